@@ -1,0 +1,150 @@
+"""Floor 0: the one place that knows array libraries, and the only importer of array-api-compat and -extra.
+
+`agree` finds the namespace of a call's arrays. The rest are doors: what the standard lacks or leaves slow in one
+library, each with a portable way that every library can take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any, TypeVar, cast
+
+import array_api_compat
+import array_api_extra
+import numpy as np
+from array_api_compat import device, is_torch_array
+
+from ._typing import ArrayT, Namespace
+
+__all__ = [
+    "add",
+    "agree",
+    "block_bytes",
+    "conj",
+    "device",
+    "from_numpy",
+    "item_bytes",
+    "matmul",
+    "put",
+    "side_by_side",
+    "strided_view",
+]
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+# Agreement between the arguments of one call.
+
+
+def agree(**arrays: object) -> Namespace:
+    """The namespace that all arguments share (None is left out), or a sentence about the first that does not fit."""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    for name, array in given.items():
+        _check_kind(name, array)
+    first, *others = given
+    for name in others:
+        for what, of in (("library", _library), ("dtype", _dtype), ("device", device)):
+            one, other = of(given[first]), of(given[name])
+            if one != other:
+                raise TypeError(f"{first} and {name} must have one {what}: got {one} and {other}")
+    return cast(Namespace, array_api_compat.array_namespace(given[first]))
+
+
+def _check_kind(name: str, array: object) -> None:
+    plain = (
+        type(array) in (np.ndarray, np.memmap) if isinstance(array, np.ndarray) else not isinstance(array, np.generic)
+    )
+    if not (plain and array_api_compat.is_array_api_obj(array)):
+        kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
+        raise TypeError(f"{name} must be a plain array of a library that speaks the Array API: got {kind}")
+    xp = array_api_compat.array_namespace(array)
+    if not _is_supported(xp, _dtype(array)):
+        raise TypeError(
+            f"{name} must have a real or complex floating dtype of at least 32 bits a number, or an integer dtype: "
+            f"got {_dtype(array)}"
+        )
+
+
+@lru_cache
+def _is_supported(xp: Any, dtype: Any) -> bool:
+    if xp.isdtype(dtype, ("real floating", "complex floating")):
+        return bool(xp.finfo(dtype).bits >= 32)
+    return bool(xp.isdtype(dtype, "integral"))
+
+
+def _library(array: Any) -> str:
+    name: str = array_api_compat.array_namespace(array).__name__
+    return name.removeprefix("array_api_compat.")
+
+
+def _dtype(array: Any) -> Any:
+    return array.dtype
+
+
+def from_numpy(array: Any, xp: Any, dtype: Any, device: Any) -> Any:
+    """A float64 NumPy array in the library xp; without a dtype, in the library's default for real numbers."""
+    if not hasattr(xp, "asarray"):
+        raise TypeError(f"xp must be an array library that speaks the Array API: got {xp!r}")
+    xp = array_api_compat.array_namespace(xp.empty(0))
+    if dtype is None:
+        dtype = xp.__array_namespace_info__().default_dtypes(device=device)["real floating"]
+    elif not xp.isdtype(dtype, ("real floating", "complex floating")):
+        raise TypeError(f"dtype must be real or complex floating: got {dtype}")
+    return xp.asarray(array, dtype=dtype, device=device)
+
+
+# Doors.
+
+
+def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps: tuple[int, ...]) -> ArrayT | None:
+    """A view of x, not to be written to, whose axis r walks along axis `axes[r]` of x in steps of `steps[r]`.
+
+    None where the library has no such views: the caller then goes by slices.
+    """
+    if is_torch_array(x):
+        strides = [step * x.stride(axis) for axis, step in zip(axes, steps, strict=True)]
+        return cast(ArrayT, x.as_strided(shape, strides, x.storage_offset()))
+    tricks = getattr(getattr(array_api_compat.array_namespace(x), "lib", None), "stride_tricks", None)
+    if tricks is None:
+        return None
+    strides = [step * x.strides[axis] for axis, step in zip(axes, steps, strict=True)]  # type: ignore[attr-defined]
+    return cast(ArrayT, tricks.as_strided(x, shape, strides))
+
+
+def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
+    """`out` with `block` written at `where`; in place where the library can, so only for arrays of our own."""
+    return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].set(cast(Any, block), xp=cast(Any, xp)))
+
+
+def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
+    """`out` with `block` added at `where`; in place where the library can, so only for arrays of our own."""
+    return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].add(cast(Any, block), xp=cast(Any, xp)))
+
+
+def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
+    """(g, m, k) times (g, k, n); one group as a product of matrices, which CuPy makes without copying operands."""
+    if a.shape[0] == 1:
+        return xp.expand_dims(xp.matmul(a[0, ...], b[0, ...]), axis=0)
+    return xp.matmul(a, b)
+
+
+def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
+    """The complex conjugate; a real x as it is."""
+    return xp.conj(x) if xp.isdtype(x.dtype, "complex floating") else x
+
+
+def block_bytes(x: ArrayT) -> int:
+    """How large a block of columns to work on: what a CPU's cache keeps, or enough to fill an accelerator."""
+    return 2**22 if "cpu" in str(device(x)).lower() else 2**26
+
+
+def item_bytes(x: ArrayT) -> int:
+    """How many bytes one number takes; the most that is common where the library does not say."""
+    return int(getattr(x.dtype, "itemsize", 16))
+
+
+def side_by_side(function: Callable[[S], T], blocks: Iterable[S]) -> Iterator[T]:
+    """The function of each block, in the order of the blocks."""
+    return map(function, blocks)
