@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import array_api_compat
 import array_api_extra
 import numpy as np
-from array_api_compat import device, is_torch_array
+from array_api_compat import device, is_cupy_array, is_numpy_array, is_torch_array
 
 from ._typing import ArrayT, Namespace
 
@@ -38,33 +38,37 @@ T = TypeVar("T")
 # Agreement between the arguments of one call.
 
 
-def agree(**arrays: object) -> Namespace:
-    """The namespace that all arguments share (None is left out), or a sentence about the first that does not fit."""
-    given = {name: array for name, array in arrays.items() if array is not None}
-    for name, array in given.items():
+def agree(*, bias: object = None, **arrays: object) -> Namespace:
+    """The namespace that all arguments share, or a sentence about the first that does not fit; a bias may be None."""
+    if bias is not None:
+        arrays["bias"] = bias
+    for name, array in arrays.items():
         _check_kind(name, array)
-    first, *others = given
+    first, *others = arrays
     for name in others:
         for what, of in (("library", _library), ("dtype", _dtype), ("device", device)):
-            one, other = of(given[first]), of(given[name])
+            one, other = of(arrays[first]), of(arrays[name])
             if one != other:
                 raise TypeError(f"{first} and {name} must have one {what}: got {one} and {other}")
-    return cast(Namespace, array_api_compat.array_namespace(given[first]))
+    return cast(Namespace, array_api_compat.array_namespace(arrays[first]))
 
 
 def _check_kind(name: str, array: object) -> None:
-    plain = (
-        type(array) in (np.ndarray, np.memmap) if isinstance(array, np.ndarray) else not isinstance(array, np.generic)
-    )
-    if not (plain and array_api_compat.is_array_api_obj(array)):
+    if not _is_plain(array):
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
         raise TypeError(f"{name} must be a plain array of a library that speaks the Array API: got {kind}")
-    xp = array_api_compat.array_namespace(array)
-    if not _is_supported(xp, _dtype(array)):
+    dtype = _dtype(array)
+    if not _is_supported(array_api_compat.array_namespace(array), dtype):
         raise TypeError(
-            f"{name} must have a real or complex floating dtype of at least 32 bits a number, or an integer dtype: "
-            f"got {_dtype(array)}"
+            f"{name} must be of floating numbers of 32 bits or more, complex ones, or integers: got {dtype}"
         )
+
+
+def _is_plain(array: object) -> bool:
+    """Whether arithmetic means what it says: of NumPy's subclasses (masks, matrices, units) only memory maps."""
+    if isinstance(array, np.ndarray):
+        return type(array) in (np.ndarray, np.memmap)
+    return array_api_compat.is_array_api_obj(array) and not isinstance(array, np.generic)
 
 
 @lru_cache
@@ -106,11 +110,11 @@ def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps
     if is_torch_array(x):
         strides = [step * x.stride(axis) for axis, step in zip(axes, steps, strict=True)]
         return cast(ArrayT, x.as_strided(shape, strides, x.storage_offset()))
-    tricks = getattr(getattr(array_api_compat.array_namespace(x), "lib", None), "stride_tricks", None)
-    if tricks is None:
-        return None
-    strides = [step * x.strides[axis] for axis, step in zip(axes, steps, strict=True)]  # type: ignore[attr-defined]
-    return cast(ArrayT, tricks.as_strided(x, shape, strides))
+    if is_numpy_array(x) or is_cupy_array(x):
+        as_strided = array_api_compat.array_namespace(x).lib.stride_tricks.as_strided
+        strides = [step * x.strides[axis] for axis, step in zip(axes, steps, strict=True)]  # type: ignore[attr-defined]
+        return cast(ArrayT, as_strided(x, shape, strides))
+    return None
 
 
 def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:

@@ -16,6 +16,7 @@ exist at once; those of the whole never do.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from .._geometry import Geometry, Part
@@ -88,5 +89,7 @@ def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, basis: Basis, *, xp: 
 
 
 def _parts(array: ArrayT, geometry: Geometry, basis: Basis) -> list[Part]:
-    column_bytes = basis.column_size(geometry) * item_bytes(array)
-    return geometry.parts(block_bytes(array) // max(column_bytes, 1))
+    """Parts whose columns of X and Y, and the inputs that their windows move over, fit into a block."""
+    inputs = geometry.inputs * math.prod(axis.stride for axis in geometry.axes)
+    numbers = basis.column_size(geometry) + geometry.outputs + inputs
+    return geometry.parts(block_bytes(array) // max(numbers * item_bytes(array), 1))

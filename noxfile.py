@@ -1,0 +1,89 @@
+# /// script
+# dependencies = ["nox>=2025.2.9"]
+# ///
+"""The project's commands, each in an environment of its own: nox -l lists them."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["tests-cpu", "lint", "typing", "docs", "build"]
+nox.options.error_on_external_run = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    """What a dependency group of pyproject.toml asks for."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session(name="tests-cpu")
+def tests_cpu(session: nox.Session) -> None:
+    """NumPy, array-api-strict and torch, each against torch on the CPU."""
+    session.install(".", *group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(name="tests-gpu")
+def tests_gpu(session: nox.Session) -> None:
+    """CuPy and torch.cuda against torch on CUDA; with --no-venv in the Python that runs nox, without a network."""
+    if session.virtualenv.is_sandboxed:
+        cuda = os.environ.get("XPCONV_CUDA", "13")
+        # The CPU build of torch that the other sessions pin will not do here.
+        tests = [requirement.replace("torch==", "torch>=") for requirement in group("test")]
+        session.install(f".[cuda{cuda}]", *tests)
+    pytest = ["pytest"] if session.virtualenv.is_sandboxed else [sys.executable, "-m", "pytest"]
+    session.run(*pytest, "--backends=cupy,torch:cuda", *session.posargs, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: style and format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Mypy, strict."""
+    session.install(".", *group("typing"))
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The examples of the docstrings, the digits, and the documentation, with every warning an error."""
+    session.install(".[examples]", *group("docs"), *group("test"))
+    session.run("pytest", "--doctest-modules", "--pyargs", "xpconv")
+    session.run("python", "docs/examples/digits.py", "--figure", str(Path(session.create_tmp()) / "digits.png"))
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-E", "docs", "docs/_build/html")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel, installed alone into a clean environment, imported and used."""
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "dist", ".")
+    (wheel,) = Path("dist").glob("*.whl")
+    session.install(str(wheel))
+    version = "import importlib.metadata as m, xpconv; assert m.version('xpconv') == xpconv.__version__"
+    with session.chdir(session.create_tmp()):  # away from the sources
+        session.run("python", "-c", version)
+        session.run("python", "-m", "xpconv")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Ours against torch, side by side; arguments after -- go to the benchmark."""
+    session.install(".", *group("bench"))
+    session.run("python", "tests/bench/bench.py", *session.posargs)
+
+
+if __name__ == "__main__":
+    nox.main()

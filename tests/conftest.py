@@ -1,0 +1,66 @@
+"""Which backends run, and a fresh one for each test."""
+
+from __future__ import annotations
+
+import hypothesis
+import numpy as np
+import pytest
+from support import CPU, Backend
+
+# A backend has no state that one example could leave to the next, so a fixture for a whole test will do.
+hypothesis.settings.register_profile(
+    "xpconv",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("xpconv")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--backends", default=",".join(CPU), help="comma-separated backends to test; one that cannot run is an error"
+    )
+
+
+def pytest_configure(config):
+    try:
+        config.backends = [Backend.named(name) for name in config.getoption("--backends").split(",")]
+    except LookupError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_report_header(config):
+    return [f"backend: {backend}" for backend in config.backends]
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        backends = metafunc.config.backends
+        metafunc.parametrize("backend", backends, ids=[backend.name for backend in backends], indirect=True)
+
+
+@pytest.fixture
+def backend(request):
+    """Each of the backends asked for; array-api-strict at its strictest."""
+    chosen = request.param
+    if chosen.name != "array_api_strict":
+        yield chosen
+        return
+    with chosen.xp.ArrayAPIStrictFlags(
+        api_version="2024.12", boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
+    ):
+        yield chosen
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261123)
+
+
+@pytest.fixture(params=["one block", "many blocks"])
+def blocks(request, monkeypatch):
+    """The whole in one block, and in blocks of a few columns each."""
+    size = 2**26 if request.param == "one block" else 700
+    monkeypatch.setattr("xpconv._algorithms._contractions.block_bytes", lambda _: size)

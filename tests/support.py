@@ -1,0 +1,106 @@
+"""What the tests share: the backends, and how close two results must be."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+CPU = ("numpy", "numpy:readonly", "array_api_strict", "torch")
+GPU = ("cupy", "torch:cuda")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library on a device, and the way between it and NumPy."""
+
+    name: str
+    xp: Any
+    device: Any
+
+    @classmethod
+    def named(cls, name: str) -> Backend:
+        """The backend of that name, or an error that says why it cannot run: it never goes missing silently."""
+        library, _, variant = name.partition(":")
+        if name not in CPU + GPU:
+            raise LookupError(f"there is no backend {name!r}: there are {', '.join(CPU + GPU)}")
+        try:
+            module = importlib.import_module(library)
+        except ImportError as error:
+            raise LookupError(f"backend {name!r} cannot run: {error}") from error
+        device = {"array_api_strict": "device1", "torch": variant or "cpu"}.get(library)
+        if library == "array_api_strict":
+            device = module.Device(device)
+        try:
+            # CuPy imports, and torch knows the name "cuda", without a GPU: only an operation tells.
+            probe = module.asarray([1.0, 2.0], device=device) if device else module.asarray([1.0, 2.0])
+            assert float((probe + probe)[1]) == 4.0
+            namespace = array_api_compat.array_namespace(probe)
+            return cls(name, namespace, array_api_compat.device(probe))
+        except Exception as error:
+            raise LookupError(f"backend {name!r} cannot run here: {type(error).__name__}: {error}") from error
+
+    def __str__(self) -> str:
+        version = importlib.import_module(self.name.partition(":")[0]).__version__
+        return f"{self.name} {version} on {self.gpu or self.device}"
+
+    @property
+    def gpu(self) -> str | None:
+        """What the GPU calls itself."""
+        if self.name == "cupy":
+            return self.xp.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
+        return self.xp.cuda.get_device_name(self.device) if self.name == "torch:cuda" else None
+
+    @property
+    def torch_device(self) -> str:
+        """Where torch computes what this backend is compared with."""
+        return "cuda" if self.name in GPU else "cpu"
+
+    def array(self, values: np.ndarray) -> Any:
+        """The values as this backend's array; read-only where the backend is."""
+        if self.name == "numpy:readonly":
+            values = values.view()
+            values.flags.writeable = False
+            return values
+        if self.name == "numpy":
+            return values
+        if self.name.startswith("torch"):
+            return self.xp.from_numpy(values.copy()).to(self.device)
+        return self.xp.asarray(values, device=self.device)
+
+    def numpy(self, array: Any) -> np.ndarray:
+        """The array's values, after a check that it is this backend's, on this backend's device."""
+        assert array_api_compat.array_namespace(array) is self.xp
+        assert array_api_compat.device(array) == self.device
+        if self.name == "array_api_strict":
+            array = array_api_compat.to_device(array, self.xp.Device("CPU_DEVICE"))
+        return np.asarray(array_api_compat.to_device(array, "cpu") if self.name in GPU else array)
+
+
+def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Normal numbers, for integers small ones of both signs where there are."""
+    kind = np.dtype(dtype).kind
+    if kind in "iu":
+        return rng.integers(-3 if kind == "i" else 0, 4, shape).astype(dtype)
+    values = rng.standard_normal(shape)
+    return (values + 1j * rng.standard_normal(shape) if kind == "c" else values).astype(dtype)
+
+
+def assert_within(actual: np.ndarray, expected: np.ndarray, magnitude: np.ndarray, terms: int) -> None:
+    """Every element of a sum of so many products, with `magnitude` the same sum over absolute values.
+
+    The bound is that of any order of summation: the error of n products is at most (n + 1) eps magnitude, and
+    four times that for complex numbers; twice as much where the expected value was rounded in the same way.
+    Integers are exact.
+    """
+    assert actual.shape == expected.shape
+    if actual.dtype.kind in "iu":
+        np.testing.assert_array_equal(actual, expected.astype(actual.dtype))
+        return
+    factor = 8 if actual.dtype.kind == "c" else 2
+    bound = factor * (terms + 1) * np.finfo(actual.dtype).eps * magnitude
+    error = np.abs(actual - expected)
+    assert np.all(error <= bound), f"error {np.max(error)}, {np.max(error / np.maximum(bound, 1e-300))} of the bound"

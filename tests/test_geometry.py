@@ -1,0 +1,104 @@
+"""Integers only: every size is counted here, window by window, and compared with the formulas."""
+
+from itertools import product
+
+import pytest
+
+from xpconv import conv_output_size
+from xpconv._geometry import Axis, Geometry, parse
+
+AXES = [Axis(*row) for row in product(range(7), range(1, 4), range(1, 5), range(1, 4), range(-1, 4), range(-1, 4))]
+
+
+def reads(axis, outputs):
+    """Which input (or nothing, None) each tap of each window meets, walking the padded axis one by one."""
+    cells = [None] * max(axis.lo, 0) + list(range(axis.size)) + [None] * max(axis.hi, 0)
+    cells = cells[max(-axis.lo, 0) : len(cells) - max(-axis.hi, 0)]
+    return [[cells[j * axis.stride + t * axis.dilation] for t in range(axis.kernel)] for j in outputs]
+
+
+def count(axis):
+    """How many windows fit, by trying."""
+    cells, windows = axis.lo + axis.size + axis.hi, 0
+    while windows * axis.stride + (axis.kernel - 1) * axis.dilation < cells:
+        windows += 1
+    return windows
+
+
+def fits(axis):
+    return axis.size + min(axis.lo, 0) + min(axis.hi, 0) >= 0 and count(axis) > 0
+
+
+def test_output_size_is_how_many_windows_fit():
+    for axis in AXES:
+        size, kernel, stride, dilation, lo, hi = axis
+        arguments = {"stride": stride, "padding": [(lo, hi)], "dilation": dilation}
+        if fits(axis):
+            assert conv_output_size(size, kernel, **arguments) == (count(axis),), axis
+        else:
+            with pytest.raises(ValueError, match=r"^(the kernel must fit|padding must not crop)"):
+                conv_output_size(size, kernel, **arguments)
+
+
+def test_a_part_of_an_axis_reads_what_the_whole_reads_there():
+    for whole in filter(fits, AXES):
+        for start, stop in product(range(whole.out), range(1, whole.out + 1)):
+            if start < stop:
+                rows, axis = whole.part(start, stop)
+                assert axis.out == stop - start
+                assert axis.lo >= 0
+                assert axis.hi >= 0
+                shifted = [[i if i is None else i + rows.start for i in tap] for tap in reads(axis, range(axis.out))]
+                assert shifted == reads(whole, range(start, stop)), (whole, start, stop)
+                assert rows.stop - rows.start == axis.size
+
+
+def test_same_makes_one_output_for_each_stride_with_the_fewest_zeros():
+    for size, kernel, stride, dilation in product(range(1, 12), range(1, 5), range(1, 5), range(1, 4)):
+        shapes = ((1, 1, size), (1, 1, kernel), stride)
+        (upper,) = parse(*shapes, "same", dilation, 1).axes
+        (lower,) = parse(*shapes, "same_lower", dilation, 1).axes
+        assert upper.out == lower.out == len(range(0, size, stride))
+        assert (upper.lo, upper.hi) == (lower.hi, lower.lo)
+        assert upper.hi - upper.lo in (0, 1)
+        if upper.lo + upper.hi:
+            fewer = upper._replace(hi=upper.hi - 1)
+            assert count(fewer) < upper.out
+
+
+@pytest.mark.parametrize("columns", [0, 1, 2, 5, 7, 12, 30, 10**9])
+@pytest.mark.parametrize("shape", [(1, 1, 7), (2, 3, 5, 4), (3, 2, 2, 3, 4), (4, 3), (0, 2, 3), (2, 2, 1, 1)])
+def test_parts_cover_each_output_once(columns, shape):
+    samples, groups, *out = shape
+    axes = tuple(Axis(size, 1, 1, 1, 0, 0) for size in out)
+    geometry = Geometry(samples, groups, 5, 2, axes)
+    seen = set()
+    for part in geometry.parts(columns):
+        small = part.geometry
+        assert small.samples * small.groups * small.positions <= max(columns, 1)
+        assert part.y == (part.x[0], slice(part.groups.start * 5, part.groups.stop * 5), *part.x[2:])
+        assert part.x[1] == slice(part.groups.start * 2, part.groups.stop * 2)
+        assert tuple(s.stop - s.start for s in part.y) == small.y_shape
+        assert tuple(s.stop - s.start for s in part.x) == small.x_shape
+        cells = set(product(*(range(s.start, s.stop) for s in part.y)))
+        assert not cells & seen
+        seen |= cells
+    assert seen == set(product(*map(range, geometry.y_shape)))
+
+
+def test_geometry_is_frozen_and_hashable():
+    one, other = (parse((2, 4, 9), (6, 2, 3), 2, "same", 1, 2) for _ in range(2))
+    assert one == other
+    assert hash(one) == hash(other)
+    with pytest.raises(AttributeError):
+        one.groups = 3
+
+
+def test_output_size_takes_integers_and_sequences():
+    assert conv_output_size(10, 3) == (8,)
+    assert conv_output_size((10, 11), 3) == (8, 9)
+    assert conv_output_size([10, 11, 12], (1, 2, 3), stride=(1, 2, 3), dilation=[3, 2, 1]) == (10, 5, 4)
+    assert conv_output_size((10, 10), 3, padding=(0, 1)) == (8, 10)
+    assert conv_output_size((10, 10), 3, padding=(1, (0, 2))) == (10, 10)
+    assert conv_output_size((10, 10), 3, padding=-1) == (6, 6)
+    assert conv_output_size((), ()) == ()

@@ -1,0 +1,71 @@
+"""Laws that need no oracle, over geometries that torch has not: any padding, any number of axes."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from xpconv import conv, conv_backward, conv_output_size
+
+
+@st.composite
+def geometries(draw):
+    ndim = draw(st.integers(0, 4))
+
+    def per_axis(low, high):
+        return draw(st.tuples(*(st.integers(low, high) for _ in range(ndim))))
+
+    size, kernel, stride, dilation, lo, hi = (per_axis(*r) for r in ((1, 5), (1, 3), (1, 3), (1, 3), (-1, 3), (-1, 3)))
+    padding = draw(st.sampled_from(["valid", "same", "same_lower", tuple(zip(lo, hi, strict=True))]))
+    parameters = {"stride": stride, "padding": padding, "dilation": dilation}
+    try:
+        out = conv_output_size(size, kernel, **parameters)
+    except ValueError:
+        assume(False)
+    groups, samples, inputs, outputs = (draw(st.integers(1, 3)) for _ in range(4))
+    shapes = (samples, groups * outputs, *out), (samples, groups * inputs, *size), (groups * outputs, inputs, *kernel)
+    return shapes, {**parameters, "groups": groups}
+
+
+def whole_numbers(rng, shape, dtype):
+    """Small enough that every sum here is exact: the laws hold to the last bit."""
+    values = rng.integers(-8, 9, shape).astype(dtype)
+    return values + 1j * rng.integers(-8, 9, shape) if np.dtype(dtype).kind == "c" else values
+
+
+@given(geometry=geometries(), seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from(["float64", "complex128"]))
+def test_the_gradients_are_adjoint_to_the_forward(backend, geometry, seed, dtype):
+    """<conv(x, w), dy> = <x, dx> = <w, dw>, where <a, b> = sum of a conj(b)."""
+    shapes, parameters = geometry
+    rng = np.random.default_rng(seed)
+    dy, x, w = (whole_numbers(rng, shape, dtype) for shape in shapes)
+    y = backend.numpy(conv(backend.array(x), backend.array(w), **parameters))
+    dx, dw, db = map(backend.numpy, conv_backward(*map(backend.array, (dy, x, w)), **parameters))
+    assert y.shape == dy.shape
+    assert np.vdot(dy, y) == np.vdot(dx, x) == np.vdot(dw, w)
+    np.testing.assert_array_equal(db, dy.sum(axis=(0, *range(2, dy.ndim))))
+
+
+@given(geometry=geometries(), seed=st.integers(0, 2**32 - 1))
+def test_linear_in_each_slot(backend, geometry, seed):
+    (_, x_shape, w_shape), parameters = geometry
+    rng = np.random.default_rng(seed)
+    x1, x2 = (whole_numbers(rng, x_shape, "float64") for _ in range(2))
+    w1, w2 = (whole_numbers(rng, w_shape, "float64") for _ in range(2))
+
+    def y(x, w):
+        return backend.numpy(conv(backend.array(x), backend.array(w), **parameters))
+
+    np.testing.assert_array_equal(y(2 * x1 + x2, w1), 2 * y(x1, w1) + y(x2, w1))
+    np.testing.assert_array_equal(y(x1, 3 * w1 - w2), 3 * y(x1, w1) - y(x1, w2))
+
+
+@given(geometry=geometries(), seed=st.integers(0, 2**32 - 1))
+def test_samples_do_not_see_each_other(backend, geometry, seed):
+    (_, x_shape, w_shape), parameters = geometry
+    rng = np.random.default_rng(seed)
+    x, w = whole_numbers(rng, x_shape, "float64"), whole_numbers(rng, w_shape, "float64")
+    together = backend.numpy(conv(backend.array(x), backend.array(w), **parameters))
+    apart = [backend.numpy(conv(backend.array(sample), backend.array(w), **parameters)) for sample in x]
+    np.testing.assert_array_equal(together, np.stack(apart))

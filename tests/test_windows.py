@@ -1,0 +1,57 @@
+"""Windows against the sum over taps as written, on the view and on the slices; the fold as their adjoint."""
+
+import numpy as np
+import pytest
+from support import draw
+
+from xpconv._geometry import Axis, Geometry
+from xpconv._padding import pad, pad_adjoint
+from xpconv._windows import fold, windows, windows_by_slices
+
+GEOMETRIES = [
+    Geometry(2, 1, 1, 3, axes)
+    for axes in (
+        (),
+        (Axis(5, 3, 1, 1, 0, 0),),
+        (Axis(6, 2, 2, 3, 1, 0),),
+        (Axis(1, 1, 5, 1, 0, 0), Axis(7, 3, 2, 1, 2, 1)),
+        (Axis(4, 2, 1, 1, 0, 0), Axis(3, 2, 3, 1, 0, 2), Axis(5, 2, 1, 2, 1, 1)),
+    )
+]
+
+
+@pytest.mark.parametrize("way", [windows, windows_by_slices])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_windows(backend, rng, geometry, way):
+    values = draw(rng, (2, 3, *geometry.padded), "float64")
+    expected = np.empty((2, 3, *geometry.kernel, *geometry.out))
+    ndim = len(geometry.axes)
+    for cell in np.ndindex(expected.shape):
+        taps, out = cell[2 : 2 + ndim], cell[2 + ndim :]
+        where = tuple(a.stride * j + a.dilation * t for a, j, t in zip(geometry.axes, out, taps, strict=True))
+        expected[cell] = values[cell[:2] + where]
+    result = way(backend.array(values), geometry, xp=backend.xp)
+    np.testing.assert_array_equal(backend.numpy(result), expected)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_fold_is_the_adjoint_of_windows(backend, rng, geometry):
+    # Integers below 2**53: both inner products are exact, so the law holds to the last bit.
+    x = rng.integers(-9, 9, (2, 3, *geometry.padded)).astype("float64")
+    columns = rng.integers(-9, 9, (2, 3, *geometry.kernel, *geometry.out)).astype("float64")
+    left = backend.numpy(windows(backend.array(x), geometry, xp=backend.xp))
+    right = backend.numpy(fold(backend.array(columns), geometry, xp=backend.xp))
+    assert right.shape == x.shape
+    assert np.sum(left * columns) == np.sum(x * right)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_padding_and_its_adjoint(backend, rng, geometry):
+    x = rng.integers(-9, 9, (2, 3, *geometry.size)).astype("float64")
+    padded = rng.integers(-9, 9, (2, 3, *geometry.padded)).astype("float64")
+    expected = np.pad(x, [(0, 0), (0, 0), *((axis.lo, axis.hi) for axis in geometry.axes)])
+    left = backend.numpy(pad(backend.array(x), geometry, xp=backend.xp))
+    np.testing.assert_array_equal(left, expected)
+    right = backend.numpy(pad_adjoint(backend.array(padded), geometry))
+    assert right.shape == x.shape
+    assert np.sum(left * padded) == np.sum(x * right)
