@@ -287,20 +287,27 @@ def test_memory_maps_are_arrays(tmp_path):
     np.testing.assert_array_equal(y, [[[1, 3, 5]]])
 
 
-def test_the_whole_of_the_columns_never_exists(rng):
-    """A kernel of 7 x 7 would make 49 copies of the input, were they all made at once."""
-    x, w = draw(rng, (24, 3, 96, 96), "float64"), draw(rng, (2, 3, 7, 7), "float64")
-    dy = conv(x, w)
+@pytest.mark.parametrize(
+    ("x", "w", "parameters", "at_once"),
+    [
+        ((24, 3, 96, 96), (2, 3, 7, 7), {}, 24 * 3 * 49 * 90 * 90),  # every window
+        ((2, 1, 64, 64), (512, 1, 1, 1), {}, 2 * 512 * 64 * 64),  # every output: more than windows here
+        ((1, 1, 2000, 2000), (1, 1, 1, 1), {"stride": 50, "padding": 1}, 2002 * 2002),  # the padded input
+    ],
+)
+def test_the_whole_never_exists_at_once(rng, x, w, parameters, at_once):
+    limit = 2**24
+    assert 8 * at_once > limit
+    x, w = draw(rng, x, "float64"), draw(rng, w, "float64")
+    dy = conv(x, w, **parameters)
     calls = {
-        "forward": lambda: conv(x, w),
-        "input gradient": lambda: conv_input_grad(dy, w, input_size=(96, 96)),
-        "weight gradient": lambda: conv_weight_grad(dy, x, kernel_size=(7, 7)),
+        "forward": lambda: conv(x, w, **parameters),
+        "input gradient": lambda: conv_input_grad(dy, w, input_size=x.shape[2:], **parameters),
+        "weight gradient": lambda: conv_weight_grad(dy, x, kernel_size=w.shape[2:], **parameters),
     }
-    columns = dy.nbytes // 2 * 3 * 49
-    assert columns > 2**27
     for name, call in calls.items():
         tracemalloc.start()
         result = call()
         peak = tracemalloc.get_traced_memory()[1] - result.nbytes
         tracemalloc.stop()
-        assert peak < 2**24, f"{name}: {peak} bytes beside the result"
+        assert peak < limit, f"{name}: {peak} bytes beside the result"
