@@ -25,7 +25,7 @@ def group(name: str) -> list[str]:
 @nox.session(name="tests-cpu")
 def tests_cpu(session: nox.Session) -> None:
     """NumPy, array-api-strict and torch, each against torch on the CPU."""
-    session.install(".", *group("test"))
+    session.install(".[examples]", *group("test"))
     session.run("pytest", *session.posargs)
 
 
@@ -36,7 +36,7 @@ def tests_gpu(session: nox.Session) -> None:
         cuda = os.environ.get("XPCONV_CUDA", "13")
         # The CPU build of torch that the other sessions pin will not do here.
         tests = [requirement.replace("torch==", "torch>=") for requirement in group("test")]
-        session.install(f".[cuda{cuda}]", *tests)
+        session.install(f".[cuda{cuda},examples]", *tests)
     pytest = ["pytest"] if session.virtualenv.is_sandboxed else [sys.executable, "-m", "pytest"]
     session.run(*pytest, "--backends=cupy,torch:cuda", *session.posargs, external=True)
 
@@ -61,7 +61,6 @@ def docs(session: nox.Session) -> None:
     """The examples of the docstrings, the digits, and the documentation, with every warning an error."""
     session.install(".[examples]", *group("docs"), *group("test"))
     session.run("pytest", "--doctest-modules", "--pyargs", "xpconv")
-    session.run("python", "docs/examples/digits.py", "--figure", str(Path(session.create_tmp()) / "digits.png"))
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-E", "docs", "docs/_build/html")
 
 

@@ -167,8 +167,13 @@ BAD_PARAMETERS = [
     (TypeError, f"{PADDING} None", lambda: conv(X, W, padding=None)),
     (
         ValueError,
-        "needs must say for each of dx, dweight and dbias whether it is needed: got (True, False)",
+        "needs must be three bools, for dx, dweight and dbias: got (True, False)",
         lambda: conv_backward(DY, X, W, needs=(True, False)),
+    ),
+    (
+        ValueError,
+        "needs must be three bools, for dx, dweight and dbias: got True",
+        lambda: conv_backward(DY, X, W, needs=True),
     ),
     (
         ValueError,

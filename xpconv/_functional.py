@@ -182,8 +182,8 @@ def conv_backward(
     array([4.])
     """
     xp = agree(dy=dy, x=x, weight=weight)
-    if len(needs) != 3:
-        raise ValueError(f"needs must say for each of dx, dweight and dbias whether it is needed: got {needs!r}")
+    if not isinstance(needs, Sequence) or len(needs) != 3:
+        raise ValueError(f"needs must be three bools, for dx, dweight and dbias: got {needs!r}")
     samples = _batched("x", x, _spatial(weight), xp)
     geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
     check_shape("dy", dy.shape, geometry.y_shape[-x.ndim :])
