@@ -128,7 +128,13 @@ def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) ->
 
 
 def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
-    """(g, m, k) times (g, k, n); one group as a product of matrices, which CuPy makes without copying operands."""
+    """(g, m, k) times (g, k, n), each shape in the way that is fast everywhere.
+
+    With one k it is an outer product, for which NumPy's matmul has no BLAS. One group is a product of matrices, which
+    CuPy makes without copying its operands.
+    """
+    if a.shape[2] == 1:
+        return xp.multiply(a, b)
     if a.shape[0] == 1:
         return xp.expand_dims(xp.matmul(a[0, ...], b[0, ...]), axis=0)
     return xp.matmul(a, b)
