@@ -45,7 +45,7 @@ def conv(
     dilation: PerAxis = 1,
     groups: int = 1,
 ) -> ArrayT:
-    """Convolve (cross-correlate, as the field calls it) over any number of spatial axes.
+    """Convolve (strictly, cross-correlate: the kernel is not turned around) over any number of spatial axes.
 
     ``y[n, o, j] = bias[o] + sum over c, t of x[n, c, stride*j + dilation*t - lo] * weight[o, c, t]``, with the sum
     over the channels `c` of the group that `o` belongs to.
@@ -160,7 +160,8 @@ def conv_backward(
     -----
     The gradients are the adjoints of `conv` in each operand: ``<conv(x, w), dy> == <x, dx> == <w, dw>``. For complex
     numbers the inner product conjugates its second argument, so the gradients are the Hermitian adjoints, as in
-    torch. `dx` and `dweight` take as many multiplications as `conv` each.
+    torch. `dx` and `dweight` take as many multiplications as `conv` each. Of a convolution's gradients there is an
+    early account in [1]_.
 
     References
     ----------

@@ -56,10 +56,16 @@ class Conv(Generic[ArrayT]):
     --------
     conv, conv_backward : What it computes.
 
+    Notes
+    -----
+    The spread of the weights keeps the size of signals from layer to layer where there are rectifiers between and the
+    kernel has one tap [1]_. For a larger kernel divide the weights by the root of its number of taps:
+    ``layer.set_params(layer.weight / math.sqrt(taps), layer.bias)``.
+
     References
     ----------
-    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Delving Deep into Rectifiers", ICCV 2015, on the spread of the weights
-       (for kernels of one tap, as here the taps are not counted).
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, "Delving Deep into Rectifiers: Surpassing Human-Level Performance on
+       ImageNet Classification", ICCV, 2015.
 
     Examples
     --------
