@@ -39,6 +39,9 @@ def pytest_generate_tests(metafunc):
     if "backend" in metafunc.fixturenames:
         backends = metafunc.config.backends
         metafunc.parametrize("backend", backends, ids=[backend.name for backend in backends], indirect=True)
+    if "library" in metafunc.fixturenames:
+        names = [backend.name.partition(":")[0] for backend in metafunc.config.backends]
+        metafunc.parametrize("library", list(dict.fromkeys(names)))
 
 
 @pytest.fixture

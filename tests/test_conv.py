@@ -52,6 +52,7 @@ CASES = {
     "stride over kernel": Case((2, 2, 11), (3, 2, 2), stride=4),
     "stride over input": Case((1, 2, 4, 5), (1, 2, 2, 2), stride=1000),
     "stride that does not divide": Case((2, 1, 8, 8), (2, 1, 3, 3), stride=2),
+    "kernel over output": Case((1, 2, 9, 12), (2, 2, 8, 5), stride=(1, 3), dilation=(1, 2)),
     "dilation": Case((2, 2, 9, 7), (2, 2, 3, 2), dilation=(3, 2)),
     "padding": Case((2, 2, 4, 3), (2, 2, 3, 3), padding=(2, 1), lo=(2, 1)),
     "uneven padding": Case((2, 2, 4, 3), (2, 2, 3, 2), padding=[(0, 2), (3, 0)], lo=(0, 3)),
@@ -95,11 +96,12 @@ def test_against_the_loop(backend, rng, name, dtype):
 
     expected = case.expected(*operands)
     magnitude = case.expected(*(np.abs(operand) for operand in operands))
-    columns, positions = case.w[0] * int(np.prod(case.w[1:])), case.x[0] * int(np.prod(case.y_shape()[2:]))
+    taps, positions = int(np.prod(case.w[2:])), case.x[0] * int(np.prod(case.y_shape()[2:]))
+    columns, filters = case.w[1] * taps, case.w[0] // case.groups * taps
     for result, *rest in (
         (y, expected.y, magnitude.y, columns + 1),
         (plain, case.expected(*operands[:3]).y, magnitude.y, columns),
-        (dx, expected.dx, magnitude.dx, columns),
+        (dx, expected.dx, magnitude.dx, filters),
         (dw, expected.dw, magnitude.dw, positions),
         (db, expected.db, magnitude.db, positions),
     ):
@@ -115,11 +117,14 @@ def test_against_the_loop(backend, rng, name, dtype):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_single_gradients_are_those_of_conv_backward(backend, rng, case):
     dy, x, w = (backend.array(draw(rng, shape, "float64")) for shape in (case.y_shape(), case.x, case.w))
+    before = [backend.numpy(array).tobytes() for array in (dy, x, w)]
     both = conv_backward(dy, x, w, **case.parameters)
     dx = conv_input_grad(dy, w, input_size=case.x[2:], **case.parameters)
     dw = conv_weight_grad(dy, x, kernel_size=case.w[2:], **case.parameters)
     np.testing.assert_array_equal(backend.numpy(dx), backend.numpy(both.dx))
     np.testing.assert_array_equal(backend.numpy(dw), backend.numpy(both.dweight))
+    for array, copy in zip((dy, x, w), before, strict=True):
+        assert backend.numpy(array).tobytes() == copy
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -277,6 +282,21 @@ def test_large_integers_are_exact(backend):
         pytest.xfail("torch multiplies no integer matrices on CUDA")
     x, w = np.full((1, 1, 2), 2**60 + 1), np.asarray([[[1, 3]]])
     assert backend.numpy(conv(backend.array(x), backend.array(w))).item() == 4 * (2**60 + 1)
+
+
+def test_foreign_byte_order():
+    x, w = np.arange(4.0).reshape(1, 1, 4).astype(">f8"), np.asarray([[[-1.0, 1.0]]], dtype=">f8")
+    y = conv(x, w)
+    results = (y, *conv_backward(y, x, w))
+    for result, expected in zip(results, ([[[1, 1, 1]]], [[[-1, 0, 0, 1]]], [[[3, 6]]], [3]), strict=True):
+        assert result.dtype == np.dtype(">f8")
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_a_step_longer_than_the_input_is_one_step(backend):
+    x, w = backend.array(np.arange(6.0).reshape(1, 1, 6)), backend.array(np.asarray([[[2.0]]]))
+    np.testing.assert_array_equal(backend.numpy(conv(x, w, stride=2**70, dilation=2**70)), [[[0.0]]])
+    np.testing.assert_array_equal(backend.numpy(conv(x, w, stride=5, dilation=2**70)), [[[0.0, 10.0]]])
 
 
 def test_memory_maps_are_arrays(tmp_path):

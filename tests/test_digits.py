@@ -29,11 +29,17 @@ def test_it_learns_to_read(tmp_path):
     assert "loss" in result.stderr  # the progress bar
 
 
-def test_it_learns_on_every_backend(backend, tmp_path):
+def test_it_learns_with_every_library(library, tmp_path):
     """One epoch; by chance one digit in ten is right."""
-    result = run("--backend", backend.name.partition(":")[0], "--epochs", "1", "--figure", str(tmp_path / "digits.png"))
+    result = run("--backend", library, "--epochs", "1", "--figure", str(tmp_path / "digits.png"))
     assert result.returncode == 0, result.stderr
     assert accuracy(result.stdout) > 50
+
+
+def test_a_figure_that_cannot_be_saved_is_said_before_training(tmp_path):
+    result = run("--figure", str(tmp_path / "no such folder" / "digits.png"))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].endswith("there is no such folder")
 
 
 @pytest.mark.parametrize("name", ["no_such_library", "json"])

@@ -11,8 +11,8 @@ from xpconv import conv, conv_backward, conv_input_grad, conv_output_size, conv_
 
 X, W, DY = np.ones((2, 8, 5, 6)), np.ones((4, 8, 3, 3)), np.ones((2, 4, 3, 4))
 PLAIN = "must be a plain array of a library that speaks the Array API: got"
-NUMBERS = "must be of floating numbers of 32 bits or more, complex ones, or integers: got"
-AXES = "must be an integer or 2 integers of at least 1, one per spatial axis: got"
+NUMBERS = "must be of real or complex numbers of 32 bits or more, or of integers that its library multiplies: got"
+AXES = "must be an integer of at least 1, or a sequence of 2, one per spatial axis: got"
 PADDING = (
     "padding must be 'valid', 'same', 'same_lower', an integer, or 2 integers or (lo, hi) pairs, "
     "one per spatial axis: got"
@@ -32,6 +32,9 @@ BAD_ARRAYS = [
     (TypeError, f"x {PLAIN} numpy.ma.MaskedArray", lambda: conv(np.ma.ones(X.shape), W)),
     (TypeError, f"weight {PLAIN} numpy.matrix", lambda: conv(X, np.ones((2, 2)).view(np.matrix))),
     (TypeError, f"dy {PLAIN} str", lambda: conv_backward("dy", X, W)),
+    (TypeError, f"x {PLAIN} type", lambda: conv(np.ndarray, W)),
+    (TypeError, f"x {PLAIN} torch.Tensor", lambda: conv(torch.ones(1, 1, 2).to_sparse(), torch.ones(1, 1, 2))),
+    (TypeError, f"x {NUMBERS} torch.uint16", lambda: conv(*(torch.ones(1, 1, 2).to(torch.uint16) for _ in range(2)))),
     (TypeError, f"x {NUMBERS} bool", lambda: conv(X > 0, W > 0)),
     (TypeError, f"x {NUMBERS} float16", lambda: conv(X.astype("float16"), W.astype("float16"))),
     (TypeError, f"x {NUMBERS} object", lambda: conv(X.astype(object), W)),
@@ -147,6 +150,9 @@ BAD_PARAMETERS = [
     (TypeError, f"stride {AXES} True", lambda: conv(X, W, stride=True)),
     (TypeError, f"stride {AXES} None", lambda: conv(X, W, stride=None)),
     (TypeError, f"stride {AXES} '12'", lambda: conv(X, W, stride="12")),
+    (TypeError, f"stride {AXES} {{1, 2}}", lambda: conv(X, W, stride={1, 2})),
+    (TypeError, f"stride {AXES} {b'12'!r}", lambda: conv(X, W, stride=b"12")),
+    (TypeError, f"stride {AXES} array(1.5)", lambda: conv(X, W, stride=np.asarray(1.5))),
     (TypeError, f"stride {AXES} (1, nan)", lambda: conv(X, W, stride=(1, float("nan")))),
     (ValueError, f"dilation {AXES} 0", lambda: conv_backward(DY, X, W, dilation=0)),
     (TypeError, f"dilation {AXES} (1, 1.5)", lambda: conv(X, W, dilation=(1, 1.5))),
@@ -165,39 +171,50 @@ BAD_PARAMETERS = [
     (TypeError, f"{PADDING} nan", lambda: conv(X, W, padding=float("nan"))),
     (TypeError, f"{PADDING} [(0, 0), (0, 0.5)]", lambda: conv(X, W, padding=[(0, 0), (0, 0.5)])),
     (TypeError, f"{PADDING} None", lambda: conv(X, W, padding=None)),
+    (TypeError, f"{PADDING} array(0.5)", lambda: conv(X, W, padding=np.asarray(0.5))),
     (
-        ValueError,
+        TypeError,
         "needs must be three bools, for dx, dweight and dbias: got (True, False)",
         lambda: conv_backward(DY, X, W, needs=(True, False)),
     ),
     (
-        ValueError,
+        TypeError,
         "needs must be three bools, for dx, dweight and dbias: got True",
         lambda: conv_backward(DY, X, W, needs=True),
     ),
     (
+        TypeError,
+        "needs must be three bools, for dx, dweight and dbias: got (1, 0, 1)",
+        lambda: conv_backward(DY, X, W, needs=(1, 0, 1)),
+    ),
+    (
+        TypeError,
+        "input_size must be an integer of at least 0, or a sequence of 1, one per spatial axis: got None",
+        lambda: conv_output_size(None, 3),
+    ),
+    (
         ValueError,
-        "input_size must be an integer or 2 integers of at least 0, one per spatial axis: got (5,)",
+        "input_size must be an integer of at least 0, or a sequence of 2, one per spatial axis: got (5,)",
         lambda: conv_input_grad(DY, W, input_size=(5,)),
     ),
     (
         TypeError,
-        "kernel_size must be integers of at least 1, one per spatial axis: got 3",
+        "kernel_size must be a sequence of integers of at least 1, one per spatial axis: got 3",
         lambda: conv_weight_grad(DY, X, kernel_size=3),
     ),
     (
         ValueError,
-        "kernel_size must be integers of at least 1, one per spatial axis: got (3, 0)",
+        "kernel_size must be a sequence of integers of at least 1, one per spatial axis: got (3, 0)",
         lambda: conv_weight_grad(DY, X, kernel_size=(3, 0)),
     ),
     (
         ValueError,
-        "kernel_size must be an integer or 2 integers of at least 1, one per spatial axis: got (3,)",
+        "kernel_size must be an integer of at least 1, or a sequence of 2, one per spatial axis: got (3,)",
         lambda: conv_output_size((5, 5), (3,)),
     ),
     (
         TypeError,
-        "input_size must be integers of at least 0, one per spatial axis: got (5.0, 5)",
+        "input_size must be a sequence of integers of at least 0, one per spatial axis: got (5.0, 5)",
         lambda: conv_output_size((5.0, 5), 3),
     ),
 ]
@@ -223,3 +240,4 @@ def test_two_devices_of_one_library():
 def test_numpys_own_integers_are_integers():
     y = conv(X, W, stride=np.int64(2), padding=np.asarray([1, 0]), dilation=[np.uint8(1), 1], groups=np.int32(1))
     assert y.shape == (2, 4, 3, 2)
+    assert conv(X, W, stride=np.asarray(2), padding=torch.tensor(1)).shape == (2, 4, 3, 3)

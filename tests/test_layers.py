@@ -119,15 +119,19 @@ def test_a_gradient_of_another_shape_says_so():
     [
         (ValueError, "in_channels must be an integer of at least 1: got 0", lambda: Conv(0)),
         (TypeError, "out_channels must be an integer of at least 1: got 1.5", lambda: Conv(1, 1.5)),
-        (TypeError, "kernel_size must be integers of at least 1, one per spatial axis: got 3", lambda: Conv(1, 1, 3)),
+        (
+            TypeError,
+            "kernel_size must be a sequence of integers of at least 1, one per spatial axis: got 3",
+            lambda: Conv(1, 1, 3),
+        ),
         (
             ValueError,
-            "kernel_size must be an integer or 2 integers of at least 1, one per spatial axis: got (3,)",
+            "kernel_size must be an integer of at least 1, or a sequence of 2, one per spatial axis: got (3,)",
             lambda: Conv2d(1, 1, (3,)),
         ),
         (
             ValueError,
-            "stride must be an integer or 2 integers of at least 1, one per spatial axis: got 0",
+            "stride must be an integer of at least 1, or a sequence of 2, one per spatial axis: got 0",
             lambda: Conv2d(1, 1, 3, 0),
         ),
         (
@@ -145,11 +149,23 @@ def test_a_gradient_of_another_shape_says_so():
             "xp must be an array library that speaks the Array API: got 'numpy'",
             lambda: Conv2d(1, 1, 3, xp="numpy"),
         ),
-        (
-            TypeError,
-            "dtype must be real or complex floating: got int64",
-            lambda: Conv2d(1, 1, 3, dtype=np.dtype("int64")),
+        *(
+            (
+                TypeError,
+                f"dtype must be one for real or complex numbers of 32 bits or more: got {dtype!r}",
+                lambda dtype=dtype: Conv2d(1, 1, 3, dtype=dtype),
+            )
+            for dtype in (np.dtype("int64"), np.float16, "float32", float, 3, [])
         ),
+        *(
+            (
+                TypeError,
+                f"rng must be a seed of at least 0 or a numpy.random.Generator: got {rng!r}",
+                lambda rng=rng: Conv2d(1, 1, 3, rng=rng),
+            )
+            for rng in ("x", -1, 1.5)
+        ),
+        (TypeError, "bias must be a bool: got 'no'", lambda: Conv2d(1, 1, 3, bias="no")),
         (
             ValueError,
             "weights must have axes (out channels, in channels / groups, 2 of the kernel): got 3",
@@ -176,6 +192,11 @@ def test_bad_input(error, sentence, make):
     with pytest.raises(error) as caught:
         make()
     assert str(caught.value) == sentence
+
+
+def test_a_device_that_is_none():
+    with pytest.raises(ValueError, match=r"^device must be one that .*numpy has here: got 'nonsense'"):
+        Conv2d(1, 1, 3, device="nonsense")
 
 
 def test_a_layer_is_a_conv_by_its_class():

@@ -36,8 +36,9 @@ def check(backend, rng, dtype, x, w, **parameters):
     ours = (xpconv.conv(inputs, weight, bias, **parameters), *xpconv.conv_backward(dy, inputs, weight, **parameters))
     theirs = by_torch(backend, operands, parameters)
     magnitude = by_torch(backend, [np.abs(values).astype("float64") for values in operands], parameters)
-    columns, positions = int(np.prod(w)) + 1, x[0] * int(np.prod(y))
-    for one, other, size, terms in zip(ours, theirs, magnitude, (columns, columns, positions, positions), strict=True):
+    taps, positions = int(np.prod(w[2:])), x[0] * int(np.prod(y))
+    terms_of_each = (w[1] * taps + 1, w[0] // parameters.get("groups", 1) * taps, positions, positions)
+    for one, other, size, terms in zip(ours, theirs, magnitude, terms_of_each, strict=True):
         values = backend.numpy(one)
         assert values.dtype == other.dtype
         assert_within(values, other, size, terms)
@@ -48,7 +49,8 @@ def test_the_seeds_example(backend):
     rng = np.random.default_rng(0)
     x = draw(rng, (3, 3, 4, 4), "float32")
     reference = torch.nn.Conv2d(3, 3, kernel_size=(2, 2), stride=2, device=backend.torch_device)
-    weight, bias = (p.detach().cpu().numpy() for p in (reference.weight, reference.bias))
+    weight, bias = draw(rng, (3, 3, 2, 2), "float32"), draw(rng, (3,), "float32")
+    reference.load_state_dict({"weight": torch.asarray(weight), "bias": torch.asarray(bias)})
     inputs = torch.asarray(x, device=backend.torch_device).requires_grad_()
     result = reference(inputs)
     result.sum().backward()
@@ -102,3 +104,22 @@ def geometries(draw_from):
 def test_any_geometry(backend, geometry, seed, dtype):
     x, w, parameters = geometry
     check(backend, np.random.default_rng(seed), dtype, x, w, **parameters)
+
+
+def test_tensors_of_a_tape():
+    """Tensors that require gradients go through every function, and torch's tape agrees with our gradients."""
+    rng = np.random.default_rng(0)
+    x, w = (torch.asarray(draw(rng, shape, "float64")).requires_grad_() for shape in ((2, 4, 5, 4), (6, 2, 3, 2)))
+    parameters = {"stride": 2, "padding": 1, "groups": 2}
+    y = xpconv.conv(x, w, **parameters)
+    dy = torch.asarray(draw(rng, tuple(y.shape), "float64")).requires_grad_()
+    ours = xpconv.conv_backward(dy, x, w, **parameters)
+    for gradient, theirs in zip(ours, torch.autograd.grad(y, (x, w), dy, create_graph=True), strict=False):
+        torch.testing.assert_close(gradient, theirs)
+    assert torch.autograd.gradcheck(lambda x, w: xpconv.conv(x, w, **parameters), (x, w))
+    assert torch.autograd.gradcheck(lambda dy, x, w: tuple(xpconv.conv_backward(dy, x, w, **parameters)), (dy, x, w))
+
+    layer = xpconv.Conv2d(4, 6, (3, 2), stride=2, padding=1, groups=2)
+    layer.set_params(torch.nn.Parameter(w.detach()), torch.nn.Parameter(torch.zeros(6, dtype=torch.float64)))
+    layer.forward(x)
+    torch.testing.assert_close(layer.backward(dy), ours.dx)

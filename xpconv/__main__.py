@@ -130,7 +130,8 @@ def first_line(error: Exception) -> str:
 def main() -> int:
     """Print a row for each library, device and case; 1 if a result is wrong or does not come about."""
     verdicts, notes, problems = [], [], [Problem(case) for case in CASES]
-    print(f"xpconv {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}\n")
+    print(f"xpconv {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    print("Forward and backward, against sums in float64 that share no code with xpconv:\n")
     print(ROW.format("library", "version", "device", "case", "dtype", "ms", "error", "verdict"))
     for name, device in [(name, device) for name, devices in LIBRARIES.items() for device in devices]:
         library = name.partition(".")[0]

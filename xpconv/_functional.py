@@ -6,11 +6,11 @@ part by part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Generic, NamedTuple
 
 from . import _algorithms as algorithms
-from ._geometry import Padding, PerAxis, check_shape, parse, per_axis, spatial_axes
+from ._geometry import Padding, PerAxis, check_shape, is_listing, parse, per_axis, spatial_axes
 from ._namespace import agree
 from ._typing import ArrayT, Namespace
 
@@ -77,7 +77,7 @@ def conv(
     Raises
     ------
     TypeError
-        If an argument is no array, a parameter no integer, or libraries, dtypes or devices differ.
+        If an argument is no array of a dtype as above, a parameter no integer, or libraries, dtypes or devices differ.
     ValueError
         If the shapes do not fit one another.
 
@@ -88,8 +88,8 @@ def conv(
     Notes
     -----
     ``batch * out_channels * prod(out) * in_channels / groups * prod(kernel)`` multiplications, made by matrix
-    products over windows [1]_. The windows are copied block by block, so the memory for them does not grow with the
-    input.
+    products over windows [1]_. The windows are copied block by block: a few MiB at a time, however many there are, or
+    the padded inputs that a single window spans, if that is more.
 
     References
     ----------
@@ -148,7 +148,7 @@ def conv_backward(
     Raises
     ------
     TypeError
-        If an argument is no array, a parameter no integer, or libraries, dtypes or devices differ.
+        If an argument is no array of a dtype as above, a parameter no integer, or libraries, dtypes or devices differ.
     ValueError
         If the shapes do not fit one another.
 
@@ -183,8 +183,8 @@ def conv_backward(
     array([4.])
     """
     xp = agree(dy=dy, x=x, weight=weight)
-    if not isinstance(needs, Sequence) or len(needs) != 3:
-        raise ValueError(f"needs must be three bools, for dx, dweight and dbias: got {needs!r}")
+    if not isinstance(needs, Sequence) or [type(need) for need in needs] != [bool] * 3:
+        raise TypeError(f"needs must be three bools, for dx, dweight and dbias: got {needs!r}")
     samples = _batched("x", x, _spatial(weight), xp)
     geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
     check_shape("dy", dy.shape, geometry.y_shape[-x.ndim :])
@@ -196,7 +196,7 @@ def conv_backward(
     if needs[1]:
         dweight = algorithms.weight_grad(dy, samples, geometry, algorithm, xp=xp)
     if needs[2]:
-        dbias = xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=dy.dtype)
+        dbias = xp.astype(xp.sum(dy, axis=(0, *range(2, dy.ndim))), dy.dtype)  # sums of integers come wider
     return ConvGradients(dx, dweight, dbias)
 
 
@@ -230,7 +230,7 @@ def conv_input_grad(
     Raises
     ------
     TypeError
-        If an argument is no array, a parameter no integer, or libraries, dtypes or devices differ.
+        If an argument is no array of a dtype as above, a parameter no integer, or libraries, dtypes or devices differ.
     ValueError
         If the shapes do not fit one another.
 
@@ -285,7 +285,7 @@ def conv_weight_grad(
     Raises
     ------
     TypeError
-        If an argument is no array, a parameter no integer, or libraries, dtypes or devices differ.
+        If an argument is no array of a dtype as above, a parameter no integer, or libraries, dtypes or devices differ.
     ValueError
         If the shapes do not fit one another.
 
@@ -348,7 +348,7 @@ def conv_output_size(
     >>> conv_output_size((5, 6), (3, 2), stride=2, padding="same")
     (3, 3)
     """
-    size = per_axis("input_size", input_size if isinstance(input_size, Iterable) else (input_size,), None, 0)
+    size = per_axis("input_size", input_size, None if is_listing(input_size) else 1, 0)
     kernel = per_axis("kernel_size", kernel_size, len(size), 1)
     return tuple(axis.out for axis in spatial_axes(size, kernel, stride, padding, dilation))
 

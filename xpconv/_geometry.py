@@ -20,6 +20,7 @@ __all__ = [
     "PerAxis",
     "check_shape",
     "integer",
+    "is_listing",
     "parse",
     "per_axis",
     "spatial_axes",
@@ -203,32 +204,30 @@ def spatial_axes(
                 f"padding must not crop more than there is: got ({axis.lo}, {axis.hi}) "
                 f"on spatial axis {i}, which has {axis.size}"
             )
-    return axes
+    return tuple(map(_within, axes))
 
 
 def integer(name: str, value: object, least: int) -> int:
     """An integer that a user gave, or a sentence."""
-    sentence = f"{name} must be an integer of at least {least}: got {value!r}"
     try:
         number = _index(value)
-    except TypeError:
-        raise TypeError(sentence) from None
-    if number < least:
-        raise ValueError(sentence)
+        if number < least:
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} must be an integer of at least {least}: got {value!r}") from None
     return number
 
 
 def per_axis(name: str, value: object, ndim: int | None, least: int) -> tuple[int, ...]:
-    """One integer for all spatial axes, or one for each; with `ndim` None the sequence says how many there are."""
-    several = "integers" if ndim is None else f"an integer or {ndim} integers"
-    sentence = f"{name} must be {several} of at least {least}, one per spatial axis: got {value!r}"
+    """One integer for all spatial axes, or one for each; with `ndim` None a sequence says how many there are."""
     try:
-        entries = value if isinstance(value, Iterable) else (value,) * operator.index(cast(int, ndim))
-        values = tuple(map(_index, entries))
-    except TypeError:
-        raise TypeError(sentence) from None
-    if len(values) != (len(values) if ndim is None else ndim) or any(number < least for number in values):
-        raise ValueError(sentence)
+        values = tuple(map(_index, _entries(value, ndim)))
+        if ndim not in (None, len(values)) or any(number < least for number in values):
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        one = "" if ndim is None else f"an integer of at least {least}, or "
+        several = f"a sequence of {'integers of at least ' + str(least) if ndim is None else ndim}"
+        raise type(error)(f"{name} must be {one}{several}, one per spatial axis: got {value!r}") from None
     return values
 
 
@@ -241,6 +240,25 @@ def _index(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
     return operator.index(value)
+
+
+def _entries(value: Any, ndim: int | None) -> Iterable[Any]:
+    """What a sequence or an array of one axis holds; anything else `ndim` times."""
+    if is_listing(value):
+        return cast(Iterable[Any], value)
+    if ndim is None:
+        raise TypeError
+    return (value,) * ndim
+
+
+def is_listing(value: Any) -> bool:
+    return (isinstance(value, Sequence) and not isinstance(value, str | bytes)) or getattr(value, "ndim", 0) == 1
+
+
+def _within(axis: Axis) -> Axis:
+    """The same windows, without steps that lead out of the padded input: they would only inflate what is counted."""
+    dilation = axis.dilation if axis.kernel > 1 else 1
+    return axis._replace(stride=min(axis.stride, axis.padded - axis.extent + 1), dilation=dilation)
 
 
 def _same(axis: Axis) -> tuple[int, int]:
@@ -263,20 +281,18 @@ _NAMED_PADDINGS: dict[str, Callable[[Axis], tuple[int, int]]] = {
 
 
 def _padding(padding: Padding, axes: Sequence[Axis]) -> list[tuple[int, int]]:
-    names = ", ".join(map(repr, _NAMED_PADDINGS))
-    sentence = (
-        f"padding must be {names}, an integer, or {len(axes)} integers or (lo, hi) pairs, "
-        f"one per spatial axis: got {padding!r}"
-    )
-    if isinstance(padding, str):
-        if padding not in _NAMED_PADDINGS:
-            raise ValueError(sentence)
+    if isinstance(padding, str) and padding in _NAMED_PADDINGS:
         return [_NAMED_PADDINGS[padding](axis) for axis in axes]
-    entries = tuple(padding) if isinstance(padding, Iterable) else (padding,) * len(axes)
     try:
-        pairs = [tuple(map(_index, entry if isinstance(entry, Iterable) else (entry, entry))) for entry in entries]
-    except TypeError:
-        raise TypeError(sentence) from None
-    if len(pairs) != len(axes) or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(sentence)
+        if isinstance(padding, str):
+            raise ValueError
+        pairs = [tuple(map(_index, _entries(entry, 2))) for entry in _entries(padding, len(axes))]
+        if len(pairs) != len(axes) or any(len(pair) != 2 for pair in pairs):
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        names = ", ".join(map(repr, _NAMED_PADDINGS))
+        raise type(error)(
+            f"padding must be {names}, an integer, or {len(axes)} integers or (lo, hi) pairs, "
+            f"one per spatial axis: got {padding!r}"
+        ) from None
     return [(lo, hi) for lo, hi in pairs]

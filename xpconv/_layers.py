@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Generic, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from ._functional import conv, conv_backward
 from ._geometry import Padding, PerAxis, check_shape, integer, parse, per_axis
-from ._namespace import agree, from_numpy
+from ._namespace import agree, creation
 from ._typing import ArrayT
 
 __all__ = ["Conv", "Conv1d", "Conv2d", "Conv3d"]
 
 
-class Conv(Generic[ArrayT]):
+class Conv:
     """A convolution that owns its weight and bias, over as many spatial axes as its kernel has.
 
     Weights are drawn from a normal distribution, divided by ``sqrt(in_channels / 2)``; the bias begins at zero.
@@ -102,12 +102,18 @@ class Conv(Generic[ArrayT]):
         kernel = per_axis("kernel_size", kernel_size, self.ndim, 1)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
         shape = self._checked_shape(in_channels, (out_channels, None, *kernel))
-        draw = np.random.default_rng(rng).standard_normal(shape) / math.sqrt(in_channels / 2)
-        self.weight: ArrayT = from_numpy(draw, xp, dtype, device)
-        self.bias: ArrayT | None = from_numpy(np.zeros(out_channels), xp, dtype, device) if bias else None
-        self.dweight: ArrayT | None = None
-        self.dbias: ArrayT | None = None
-        self._seen: tuple[ArrayT, tuple[int, ...]] | None = None
+        if not isinstance(bias, bool):
+            raise TypeError(f"bias must be a bool: got {bias!r}")
+        create = creation(xp, dtype, device)
+        try:
+            generator = np.random.default_rng(rng)
+        except (TypeError, ValueError):
+            raise TypeError(f"rng must be a seed of at least 0 or a numpy.random.Generator: got {rng!r}") from None
+        self.weight: Any = create(generator.standard_normal(shape) / math.sqrt(in_channels / 2))
+        self.bias: Any = create(np.zeros(out_channels)) if bias else None
+        self.dweight: Any = None
+        self.dbias: Any = None
+        self._seen: tuple[Any, tuple[int, ...]] | None = None
 
     def set_params(self, weights: ArrayT, bias: ArrayT | None = None) -> None:
         """Take other weights, of any library, and forget what `forward` and `backward` have seen.
@@ -162,7 +168,7 @@ class Conv(Generic[ArrayT]):
         TypeError, ValueError
             As `conv` does.
         """
-        Z = conv(X, self.weight, self.bias, **self._parameters())
+        Z: ArrayT = conv(X, self.weight, self.bias, **self._parameters())
         self._seen = X, Z.shape
         return Z
 
@@ -202,22 +208,22 @@ class Conv(Generic[ArrayT]):
 
     def _checked_shape(self, channels: int | None, w_shape: tuple[int | None, ...]) -> tuple[int, ...]:
         """The weight's shape: an input that is large enough for any kernel lets the geometry check all the rest."""
-        return parse((1, channels, *(2**40,) * (len(w_shape) - 2)), w_shape, **self._parameters()).w_shape
+        return parse((1, channels, *(2**62,) * (len(w_shape) - 2)), w_shape, **self._parameters()).w_shape
 
 
-class Conv1d(Conv[ArrayT]):
+class Conv1d(Conv):
     """`Conv` over one spatial axis; `kernel_size` may be an integer."""
 
     ndim = 1
 
 
-class Conv2d(Conv[ArrayT]):
+class Conv2d(Conv):
     """`Conv` over two spatial axes; `kernel_size` may be an integer."""
 
     ndim = 2
 
 
-class Conv3d(Conv[ArrayT]):
+class Conv3d(Conv):
     """`Conv` over three spatial axes; `kernel_size` may be an integer."""
 
     ndim = 3

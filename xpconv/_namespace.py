@@ -22,8 +22,8 @@ __all__ = [
     "agree",
     "block_bytes",
     "conj",
+    "creation",
     "device",
-    "from_numpy",
     "item_bytes",
     "matmul",
     "put",
@@ -48,7 +48,7 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
     for name in others:
         for what, of in (("library", _library), ("dtype", _dtype), ("device", device)):
             one, other = of(arrays[first]), of(arrays[name])
-            if one != other:
+            if one != other and not (one is None or other is None):  # while JAX traces, an array has no device
                 raise TypeError(f"{first} and {name} must have one {what}: got {one} and {other}")
     return cast(Namespace, array_api_compat.array_namespace(arrays[first]))
 
@@ -59,23 +59,32 @@ def _check_kind(name: str, array: object) -> None:
         raise TypeError(f"{name} must be a plain array of a library that speaks the Array API: got {kind}")
     dtype = _dtype(array)
     if not _is_supported(array_api_compat.array_namespace(array), dtype):
-        raise TypeError(
-            f"{name} must be of floating numbers of 32 bits or more, complex ones, or integers: got {dtype}"
-        )
+        numbers = "real or complex numbers of 32 bits or more, or of integers that its library multiplies"
+        raise TypeError(f"{name} must be of {numbers}: got {dtype}")
 
 
 def _is_plain(array: object) -> bool:
     """Whether arithmetic means what it says: of NumPy's subclasses (masks, matrices, units) only memory maps."""
     if isinstance(array, np.ndarray):
         return type(array) in (np.ndarray, np.memmap)
-    return array_api_compat.is_array_api_obj(array) and not isinstance(array, np.generic)
+    if is_torch_array(array):
+        return str(cast(Any, array).layout) == "torch.strided" and not cast(Any, array).is_nested
+    return array_api_compat.is_array_api_obj(array) and not isinstance(array, np.generic | type)
 
 
 @lru_cache
 def _is_supported(xp: Any, dtype: Any) -> bool:
-    if xp.isdtype(dtype, ("real floating", "complex floating")):
-        return bool(xp.finfo(dtype).bits >= 32)
-    return bool(xp.isdtype(dtype, "integral"))
+    try:
+        if _is_floating(xp, dtype):
+            return bool(xp.finfo(dtype).bits >= 32)
+        one = xp.ones((1, 1), dtype=dtype)
+        return bool(xp.isdtype(dtype, "integral")) and xp.matmul(one, one).dtype == dtype
+    except Exception:  # a dtype that the standard does not know, or that the library stores but does not multiply
+        return False
+
+
+def _is_floating(xp: Any, dtype: Any) -> bool:
+    return bool(xp.isdtype(dtype, ("real floating", "complex floating")))
 
 
 def _library(array: Any) -> str:
@@ -87,16 +96,24 @@ def _dtype(array: Any) -> Any:
     return array.dtype
 
 
-def from_numpy(array: Any, xp: Any, dtype: Any, device: Any) -> Any:
-    """A float64 NumPy array in the library xp; without a dtype, in the library's default for real numbers."""
-    if not hasattr(xp, "asarray"):
+def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
+    """What makes a library's array of a NumPy array; without a dtype, in the library's default for real numbers."""
+    if not hasattr(xp, "empty"):
         raise TypeError(f"xp must be an array library that speaks the Array API: got {xp!r}")
     xp = array_api_compat.array_namespace(xp.empty(0))
+    try:
+        xp.empty(0, device=device)
+    except Exception as error:  # each library says no in its own way
+        raise ValueError(f"device must be one that {xp.__name__} has here: got {device!r} ({error})") from None
     if dtype is None:
         dtype = xp.__array_namespace_info__().default_dtypes(device=device)["real floating"]
-    elif not xp.isdtype(dtype, ("real floating", "complex floating")):
-        raise TypeError(f"dtype must be real or complex floating: got {dtype}")
-    return xp.asarray(array, dtype=dtype, device=device)
+    try:
+        fits = _is_supported(xp, dtype) and _is_floating(xp, dtype)
+    except TypeError:  # not even hashable
+        fits = False
+    if not fits:
+        raise TypeError(f"dtype must be one for real or complex numbers of 32 bits or more: got {dtype!r}")
+    return lambda array: xp.asarray(array, dtype=dtype, device=device)
 
 
 # Doors.
@@ -128,12 +145,12 @@ def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) ->
 
 
 def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
-    """(g, m, k) times (g, k, n), each shape in the way that is fast everywhere.
+    """(g, ..., m, k) times (g, ..., k, n), each shape in the way that is fast everywhere.
 
     With one k it is an outer product, for which NumPy's matmul has no BLAS. One group is a product of matrices, which
     CuPy makes without copying its operands.
     """
-    if a.shape[2] == 1:
+    if a.shape[-1] == 1:
         return xp.multiply(a, b)
     if a.shape[0] == 1:
         return xp.expand_dims(xp.matmul(a[0, ...], b[0, ...]), axis=0)
@@ -155,6 +172,6 @@ def item_bytes(x: ArrayT) -> int:
     return int(getattr(x.dtype, "itemsize", 16))
 
 
-def side_by_side(function: Callable[[S], T], blocks: Iterable[S]) -> Iterator[T]:
-    """The function of each block, in the order of the blocks."""
-    return map(function, blocks)
+def side_by_side(function: Callable[[S], T], blocks: Iterable[S]) -> Iterator[tuple[S, T]]:
+    """Each block with the function of it, in the order of the blocks."""
+    return ((block, function(block)) for block in blocks)

@@ -1,7 +1,7 @@
 """Floor 2: windows (im2col) and their adjoint, the fold (col2im).
 
-Both go axis by axis: a window of many axes is a window along one, then along the next. So a kernel of k taps on each
-of d axes takes d*k slices, not k**d.
+Without a view both go axis by axis: a window of many axes is a window along one, then along the next. So a kernel of
+k taps on each of d axes takes d*k slices, not k**d.
 """
 
 from __future__ import annotations
@@ -38,22 +38,33 @@ def fold(columns: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
     """(n, c, *kernel, *out) -> (n, c, *padded): each value added to where `windows` took it from."""
     along = 1 + len(geometry.axes)
     for axis in geometry.axes:
-        # (n, c, *kernel[i:], *padded[:i], *out[i:]) -> (n, c, *kernel[i + 1:], *padded[:i + 1], *out[i + 1:])
-        kept = columns.shape[:2] + columns.shape[3:]
-        shape = (*kept[:along], axis.padded, *kept[along + 1 :])
+        # (n, c, *kernel[i:], *padded[:i], *out[i:]) -> (n, c, *kernel[i + 1:], *padded[:i], kernel[i], *out[i:])
+        columns = xp.moveaxis(columns, 2, along)
+        shape = (*columns.shape[:along], axis.padded, *columns.shape[along + 2 :])
         folded: ArrayT = xp.zeros(shape, dtype=columns.dtype, device=device(columns))
-        for tap in range(axis.kernel):
-            folded = add(folded, _along(along, _reach(axis, tap)), columns[:, :, tap, ...], xp=xp)
-        columns = folded
+        # Tap by tap or window by window, whichever are fewer: a value of (tap, window) belongs to both.
+        if axis.kernel <= axis.out:
+            for tap in range(axis.kernel):
+                folded = add(folded, _along(along, _reach(axis, tap)), columns[_along(along, tap)], xp=xp)
+        else:
+            for window in range(axis.out):
+                folded = add(folded, _along(along, _span(axis, window)), columns[_along(along + 1, window)], xp=xp)
+        columns = folded  # (n, c, *kernel[i + 1:], *padded[:i + 1], *out[i + 1:])
     return columns
 
 
 def _reach(axis: Axis, tap: int) -> slice:
-    """The padded inputs that one tap meets, position by position."""
+    """The padded inputs that one tap meets, window by window."""
     first = axis.dilation * tap
     return slice(first, first + axis.stride * (axis.out - 1) + 1, axis.stride)
 
 
-def _along(position: int, rows: slice) -> tuple[Any, ...]:
-    """Rows of the axis at a position, all of every other axis."""
-    return (*(slice(None),) * position, rows, ...)
+def _span(axis: Axis, window: int) -> slice:
+    """The padded inputs that one window meets, tap by tap."""
+    first = axis.stride * window
+    return slice(first, first + axis.extent, axis.dilation)
+
+
+def _along(position: int, key: slice | int) -> tuple[Any, ...]:
+    """A part of the axis at a position, all of every other axis."""
+    return (*(slice(None),) * position, key, ...)

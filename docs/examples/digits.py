@@ -8,6 +8,7 @@ The data are scikit-learn's 1797 scans of 8 x 8 pixels. A fifth of them is held 
 
 import argparse
 from importlib import import_module
+from pathlib import Path
 
 import array_api_compat
 import numpy as np
@@ -151,6 +152,8 @@ def main(argv=None):
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order of the samples")
     parser.add_argument("--figure", default="digits.png", help="where to save the figure")
     options = parser.parse_args(argv)
+    if not Path(options.figure).absolute().parent.is_dir():
+        parser.error(f"--figure {options.figure}: there is no such folder")
     xp = array_library(options.backend)
 
     digits = load_digits()

@@ -6,9 +6,12 @@ An algorithm is a change of basis, three linear maps Ex, Ew, Ey after which T is
 
     T = sum over g, b, o, k, l of  Y[g, b, o, l] * W[g, b, o, k] * X[g, b, k, l],   X = Ex(x), W = Ew(w), Y = Ey(dy)
 
-Leave one slot open, and what is left is a contraction (adjoints are starred, and Hermitian for complex numbers):
+Leave one slot open, and what is left is a contraction, with the transposes of the maps starred:
 
     y = Ey*( W @ X )            dx = Ex*( W^T @ Y )             dw = Ew*( Y @ X^T )
+
+For complex numbers the gradients are to be Hermitian: dx takes the conjugate of w for w, and dw that of x for x. The
+maps know nothing of it.
 
 T is also the sum of its parts over groups, samples and positions. A part is small enough for all of its columns X to
 exist at once; those of the whole never do.
@@ -17,7 +20,9 @@ exist at once; those of the whole never do.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Protocol
 
 from .._geometry import Geometry, Part
 from .._namespace import add, block_bytes, conj, device, item_bytes, matmul, put, side_by_side
@@ -51,10 +56,7 @@ def forward(x: ArrayT, w: ArrayT, bias: ArrayT | None, geometry: Geometry, basis
         return y if bias is None else xp.add(y, xp.reshape(bias[part.y[1]], (-1, *(1,) * len(geometry.axes))))
 
     y: ArrayT = xp.empty(geometry.y_shape, dtype=x.dtype, device=device(x))
-    parts = _parts(x, geometry, basis)
-    for part, block in zip(parts, side_by_side(contract, parts), strict=True):
-        y = put(y, part.y, block, xp=xp)
-    return y
+    return _assemble(y, put, attrgetter("y"), contract, geometry, basis, xp=xp)
 
 
 def input_grad(dy: ArrayT, w: ArrayT, geometry: Geometry, basis: Basis, *, xp: Namespace) -> ArrayT:
@@ -67,29 +69,41 @@ def input_grad(dy: ArrayT, w: ArrayT, geometry: Geometry, basis: Basis, *, xp: N
         return pad_adjoint(padded, part.geometry)
 
     dx: ArrayT = xp.zeros(geometry.x_shape, dtype=dy.dtype, device=device(dy))
-    parts = _parts(dy, geometry, basis)
-    for part, block in zip(parts, side_by_side(contract, parts), strict=True):
-        dx = add(dx, part.x, block, xp=xp)
-    return dx
+    return _assemble(dx, add, attrgetter("x"), contract, geometry, basis, xp=xp)
 
 
 def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, basis: Basis, *, xp: Namespace) -> ArrayT:
-    """dw = Ew*( Y @ X^T ): summed over the parts before it leaves the basis, begun from Ew(0)."""
+    """dw = Ew*( Y @ X^T ): summed over the parts before it leaves the basis."""
 
     def contract(part: Part) -> ArrayT:
         Y = basis.ey(dy[part.y], part.geometry, xp=xp)
         X = basis.ex(pad(conj(x[part.x], xp=xp), part.geometry, xp=xp), part.geometry, xp=xp)
         return matmul(Y, xp.matrix_transpose(X), xp=xp)
 
-    dW: ArrayT = basis.ew(xp.zeros(geometry.w_shape, dtype=x.dtype, device=device(x)), geometry, xp=xp)
-    parts = _parts(x, geometry, basis)
-    for part, block in zip(parts, side_by_side(contract, parts), strict=True):
-        dW = add(dW, (part.groups, ...), block, xp=xp)
+    w: ArrayT = xp.empty(geometry.w_shape, dtype=x.dtype, device=device(x))
+    dW: ArrayT = xp.zeros(basis.ew(w, geometry, xp=xp).shape, dtype=x.dtype, device=device(x))
+    dW = _assemble(dW, add, lambda part: (part.groups, ...), contract, geometry, basis, xp=xp)
     return basis.ew_adjoint(dW, geometry, xp=xp)
 
 
-def _parts(array: ArrayT, geometry: Geometry, basis: Basis) -> list[Part]:
-    """Parts whose columns of X and Y, and the inputs that their windows move over, fit into a block."""
+def _assemble(
+    out: ArrayT,
+    write: Callable[..., ArrayT],
+    where: Callable[[Part], Any],
+    contract: Callable[[Part], ArrayT],
+    geometry: Geometry,
+    basis: Basis,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """Every part's contraction, written to where it belongs.
+
+    A part is as large as its columns of X and Y, and the inputs that their windows move over, fit into a block.
+    """
     inputs = geometry.inputs * math.prod(axis.stride for axis in geometry.axes)
     numbers = basis.column_size(geometry) + geometry.outputs + inputs
-    return geometry.parts(block_bytes(array) // max(numbers * item_bytes(array), 1))
+    parts = geometry.parts(block_bytes(out) // max(numbers * item_bytes(out), 1))
+    for part, block in side_by_side(contract, parts):
+        out = write(out, where(part), block, xp=xp)
+        del block  # not to be kept while the next is made
+    return out
