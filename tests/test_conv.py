@@ -331,3 +331,12 @@ def test_the_whole_never_exists_at_once(rng, x, w, parameters, at_once):
         peak = tracemalloc.get_traced_memory()[1] - result.nbytes
         tracemalloc.stop()
         assert peak < limit, f"{name}: {peak} bytes beside the result"
+
+
+def test_one_block_of_the_weight_gradient_at_a_time():
+    x, dy = np.ones((16, 512, 8, 8)), np.ones((16, 256, 5, 5))
+    tracemalloc.start()
+    dw = conv_weight_grad(dy, x, kernel_size=(4, 4))
+    peak = tracemalloc.get_traced_memory()[1] - dw.nbytes
+    tracemalloc.stop()
+    assert peak < dw.nbytes + 2**23  # a block is as large as the sum of all, and what it is made of is small

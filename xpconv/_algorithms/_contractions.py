@@ -80,8 +80,9 @@ def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, basis: Basis, *, xp: 
         X = basis.ex(pad(conj(x[part.x], xp=xp), part.geometry, xp=xp), part.geometry, xp=xp)
         return matmul(Y, xp.matrix_transpose(X), xp=xp)
 
-    w: ArrayT = xp.empty(geometry.w_shape, dtype=x.dtype, device=device(x))
-    dW: ArrayT = xp.zeros(basis.ew(w, geometry, xp=xp).shape, dtype=x.dtype, device=device(x))
+    # Zeros in the shape that the basis gives to weights, and no view of others: some libraries write to no views.
+    shape = basis.ew(xp.empty(geometry.w_shape, dtype=x.dtype, device=device(x)), geometry, xp=xp).shape
+    dW: ArrayT = xp.zeros(shape, dtype=x.dtype, device=device(x))
     dW = _assemble(dW, add, lambda part: (part.groups, ...), contract, geometry, basis, xp=xp)
     return basis.ew_adjoint(dW, geometry, xp=xp)
 
