@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -114,21 +115,22 @@ class Geometry:
     def y_shape(self) -> tuple[int, ...]:
         return (self.samples, self.groups * self.outputs, *self.out)
 
-    def parts(self, columns: int) -> list[Part]:
+    @lru_cache(maxsize=256)  # noqa: B019 - a geometry is a few integers, nothing large is kept alive
+    def parts(self, columns: int) -> tuple[Part, ...]:
         """Cut into parts of at most `columns` columns, a column being one (group, sample, position).
 
         The innermost axes stay whole for as long as they fit, and the parts are as even as they can be.
         """
         lengths = (self.groups, self.samples, *self.out)
         if 0 in lengths:
-            return []
+            return ()
         cuts: list[list[tuple[int, int]]] = []
         for length in reversed(lengths):
             step = max(1, min(length, columns))
             columns //= step
             count = -(-length // step)
             cuts.append([(length * i // count, length * (i + 1) // count) for i in range(count)])
-        return [self._part(*ranges) for ranges in product(*reversed(cuts))]
+        return tuple(self._part(*ranges) for ranges in product(*reversed(cuts)))
 
     def _part(self, groups: tuple[int, int], samples: tuple[int, int], *out: tuple[int, int]) -> Part:
         (g0, g1), (n0, n1) = groups, samples

@@ -153,7 +153,7 @@ def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     if a.shape[-1] == 1:
         return xp.multiply(a, b)
     if a.shape[0] == 1:
-        return xp.expand_dims(xp.matmul(a[0, ...], b[0, ...]), axis=0)
+        return xp.matmul(a[0, ...], b[0, ...])[None, ...]
     return xp.matmul(a, b)
 
 

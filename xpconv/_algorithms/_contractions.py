@@ -49,11 +49,12 @@ class Basis(Protocol):
 def forward(x: ArrayT, w: ArrayT, bias: ArrayT | None, geometry: Geometry, basis: Basis, *, xp: Namespace) -> ArrayT:
     """y = Ey*( W @ X ) + bias."""
     W = basis.ew(w, geometry, xp=xp)
+    per_channel = (-1, *(1,) * len(geometry.axes))
 
     def contract(part: Part) -> ArrayT:
         X = basis.ex(pad(x[part.x], part.geometry, xp=xp), part.geometry, xp=xp)
         y = basis.ey_adjoint(matmul(W[part.groups, ...], X, xp=xp), part.geometry, xp=xp)
-        return y if bias is None else xp.add(y, xp.reshape(bias[part.y[1]], (-1, *(1,) * len(geometry.axes))))
+        return y if bias is None else add(y, (...,), xp.reshape(bias[part.y[1]], per_channel), xp=xp)
 
     y: ArrayT = xp.empty(geometry.y_shape, dtype=x.dtype, device=device(x))
     return _assemble(y, put, attrgetter("y"), contract, geometry, basis, xp=xp)
