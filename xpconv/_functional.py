@@ -108,12 +108,12 @@ def conv(
     array([[[0., 3., 7.]]])
     """
     xp = agree(x=x, weight=weight, bias=bias)
-    samples = _batched("x", x, _spatial(weight), xp)
+    samples = _batched("x", x, _spatial(weight), xp=xp)
     geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
     if bias is not None:
         check_shape("bias", bias.shape, weight.shape[:1])
     y = algorithms.forward(samples, weight, bias, geometry, algorithms.choose(geometry), xp=xp)
-    return _as_given(y, x, xp)
+    return _as_given(y, x, xp=xp)
 
 
 def conv_backward(
@@ -185,14 +185,14 @@ def conv_backward(
     xp = agree(dy=dy, x=x, weight=weight)
     if not isinstance(needs, Sequence) or [type(need) for need in needs] != [bool] * 3:
         raise TypeError(f"needs must be three bools, for dx, dweight and dbias: got {needs!r}")
-    samples = _batched("x", x, _spatial(weight), xp)
+    samples = _batched("x", x, _spatial(weight), xp=xp)
     geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
     check_shape("dy", dy.shape, geometry.y_shape[-x.ndim :])
-    dy = _batched("dy", dy, _spatial(weight), xp)
+    dy = _batched("dy", dy, _spatial(weight), xp=xp)
     algorithm = algorithms.choose(geometry)
     dx = dweight = dbias = None
     if needs[0]:
-        dx = _as_given(algorithms.input_grad(dy, weight, geometry, algorithm, xp=xp), x, xp)
+        dx = _as_given(algorithms.input_grad(dy, weight, geometry, algorithm, xp=xp), x, xp=xp)
     if needs[1]:
         dweight = algorithms.weight_grad(dy, samples, geometry, algorithm, xp=xp)
     if needs[2]:
@@ -247,12 +247,12 @@ def conv_input_grad(
     """
     xp = agree(dy=dy, weight=weight)
     ndim = _spatial(weight)
-    samples = _batched("dy", dy, ndim, xp)
+    samples = _batched("dy", dy, ndim, xp=xp)
     size = per_axis("input_size", input_size, ndim, 0)
     geometry = parse((samples.shape[0], None, *size), weight.shape, stride, padding, dilation, groups)
     check_shape("dy", dy.shape, geometry.y_shape[-dy.ndim :])
     dx = algorithms.input_grad(samples, weight, geometry, algorithms.choose(geometry), xp=xp)
-    return _as_given(dx, dy, xp)
+    return _as_given(dx, dy, xp=xp)
 
 
 def conv_weight_grad(
@@ -302,8 +302,8 @@ def conv_weight_grad(
     """
     xp = agree(dy=dy, x=x)
     kernel = per_axis("kernel_size", kernel_size, None, 1)
-    samples = _batched("x", x, len(kernel), xp)
-    grads = _batched("dy", dy, len(kernel), xp)
+    samples = _batched("x", x, len(kernel), xp=xp)
+    grads = _batched("dy", dy, len(kernel), xp=xp)
     geometry = parse(samples.shape, (grads.shape[1], None, *kernel), stride, padding, dilation, groups)
     check_shape("dy", dy.shape, geometry.y_shape[-x.ndim :])
     return algorithms.weight_grad(grads, samples, geometry, algorithms.choose(geometry), xp=xp)
@@ -362,7 +362,7 @@ def _spatial(weight: ArrayT) -> int:
     return weight.ndim - 2
 
 
-def _batched(name: str, array: ArrayT, ndim: int, xp: Namespace) -> ArrayT:
+def _batched(name: str, array: ArrayT, ndim: int, *, xp: Namespace) -> ArrayT:
     """An array of (channels, *spatial) as a batch of one."""
     if array.ndim == ndim + 1:
         return xp.expand_dims(array, axis=0)
@@ -374,6 +374,6 @@ def _batched(name: str, array: ArrayT, ndim: int, xp: Namespace) -> ArrayT:
     return array
 
 
-def _as_given(result: ArrayT, operand: ArrayT, xp: Namespace) -> ArrayT:
+def _as_given(result: ArrayT, operand: ArrayT, *, xp: Namespace) -> ArrayT:
     """With a batch axis only where the operand came with one."""
     return result if result.ndim == operand.ndim else xp.squeeze(result, axis=0)
