@@ -163,7 +163,8 @@ def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
 
 
 def block_bytes(x: ArrayT) -> int:
-    """How large a block of columns to work on: what a CPU's cache keeps, or enough to fill an accelerator."""
+    """How large a block of columns to work on: what a CPU's caches keep, or enough to fill an accelerator."""
+    # With BLAS on two Zen 4 cores 4 to 8 MiB were best of 0.5 to 16, and 4 the steadier. 64 MiB is not measured yet.
     return 2**22 if "cpu" in str(device(x)).lower() else 2**26
 
 
