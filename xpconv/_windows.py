@@ -40,16 +40,19 @@ def fold(columns: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
     for axis in geometry.axes:
         # (n, c, *kernel[i:], *padded[:i], *out[i:]) -> (n, c, *kernel[i + 1:], *padded[:i], kernel[i], *out[i:])
         columns = xp.moveaxis(columns, 2, along)
-        shape = (*columns.shape[:along], axis.padded, *columns.shape[along + 2 :])
-        folded: ArrayT = xp.zeros(shape, dtype=columns.dtype, device=device(columns))
         # Tap by tap or window by window, whichever are fewer: a value of (tap, window) belongs to both.
         if axis.kernel <= axis.out:
-            for tap in range(axis.kernel):
-                folded = add(folded, _along(along, _reach(axis, tap)), columns[_along(along, tap)], xp=xp)
+            pieces = [(_reach(axis, tap), columns[_along(along, tap)]) for tap in range(axis.kernel)]
         else:
-            for window in range(axis.out):
-                folded = add(folded, _along(along, _span(axis, window)), columns[_along(along + 1, window)], xp=xp)
-        columns = folded  # (n, c, *kernel[i + 1:], *padded[:i + 1], *out[i + 1:])
+            pieces = [(_span(axis, window), columns[_along(along + 1, window)]) for window in range(axis.out)]
+        if len(pieces) == 1 and pieces[0][1].shape[along] == axis.padded:
+            columns = pieces[0][1]  # the one piece is the whole
+        else:
+            shape = (*columns.shape[:along], axis.padded, *columns.shape[along + 2 :])
+            columns = xp.zeros(shape, dtype=columns.dtype, device=device(columns))
+            for where, piece in pieces:
+                columns = add(columns, _along(along, where), piece, xp=xp)
+        # (n, c, *kernel[i + 1:], *padded[:i + 1], *out[i + 1:])
     return columns
 
 
