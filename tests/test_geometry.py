@@ -1,5 +1,6 @@
 """Integers only: every size is counted here, window by window, and compared with the formulas."""
 
+import tracemalloc
 from itertools import product
 
 import pytest
@@ -102,3 +103,13 @@ def test_output_size_takes_integers_and_sequences():
     assert conv_output_size((10, 10), 3, padding=(1, (0, 2))) == (10, 10)
     assert conv_output_size((10, 10), 3, padding=-1) == (6, 6)
     assert conv_output_size((), ()) == ()
+
+
+def test_a_cut_into_very_many_parts_is_never_held_at_once():
+    geometry = parse((1, 1, 300, 300), (1, 1, 3, 3), 1, 0, 1, 1)
+    tracemalloc.start()
+    assert sum(1 for _ in geometry.parts(1)) == 298 * 298
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**22
+    assert kept < 2**22

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -115,32 +115,22 @@ class Geometry:
     def y_shape(self) -> tuple[int, ...]:
         return (self.samples, self.groups * self.outputs, *self.out)
 
-    @lru_cache(maxsize=256)  # noqa: B019 - a geometry is a few integers, nothing large is kept alive
-    def parts(self, columns: int) -> tuple[Part, ...]:
+    def parts(self, columns: int) -> Iterator[Part]:
         """Cut into parts of at most `columns` columns, a column being one (group, sample, position).
 
         The innermost axes stay whole for as long as they fit, and the parts are as even as they can be.
         """
         lengths = (self.groups, self.samples, *self.out)
         if 0 in lengths:
-            return ()
+            return
         cuts: list[list[tuple[int, int]]] = []
         for length in reversed(lengths):
             step = max(1, min(length, columns))
             columns //= step
             count = -(-length // step)
             cuts.append([(length * i // count, length * (i + 1) // count) for i in range(count)])
-        return tuple(self._part(*ranges) for ranges in product(*reversed(cuts)))
-
-    def _part(self, groups: tuple[int, int], samples: tuple[int, int], *out: tuple[int, int]) -> Part:
-        (g0, g1), (n0, n1) = groups, samples
-        rows = [axis.part(*span) for axis, span in zip(self.axes, out, strict=True)]
-        return Part(
-            Geometry(n1 - n0, g1 - g0, self.outputs, self.inputs, tuple(axis for _, axis in rows)),
-            slice(g0, g1),
-            (slice(n0, n1), slice(g0 * self.inputs, g1 * self.inputs), *(cut for cut, _ in rows)),
-            (slice(n0, n1), slice(g0 * self.outputs, g1 * self.outputs), *(slice(*span) for span in out)),
-        )
+        for spans in product(*reversed(cuts)):
+            yield _part(self, *spans)
 
 
 class Part(NamedTuple):
@@ -150,6 +140,19 @@ class Part(NamedTuple):
     groups: slice
     x: tuple[slice, ...]
     y: tuple[slice, ...]
+
+
+# One part is remembered, never a whole cut: there may be millions of parts.
+@lru_cache(maxsize=1024)
+def _part(whole: Geometry, groups: tuple[int, int], samples: tuple[int, int], *out: tuple[int, int]) -> Part:
+    (g0, g1), (n0, n1) = groups, samples
+    rows = [axis.part(*span) for axis, span in zip(whole.axes, out, strict=True)]
+    return Part(
+        Geometry(n1 - n0, g1 - g0, whole.outputs, whole.inputs, tuple(axis for _, axis in rows)),
+        slice(g0, g1),
+        (slice(n0, n1), slice(g0 * whole.inputs, g1 * whole.inputs), *(cut for cut, _ in rows)),
+        (slice(n0, n1), slice(g0 * whole.outputs, g1 * whole.outputs), *(slice(*span) for span in out)),
+    )
 
 
 def parse(

@@ -42,25 +42,25 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
     """The namespace that all arguments share, or a sentence about the first that does not fit; a bias may be None."""
     if bias is not None:
         arrays["bias"] = bias
-    for name, array in arrays.items():
-        _check_kind(name, array)
-    first, *others = arrays
-    for name in others:
-        for what, of in (("library", _library), ("dtype", _dtype), ("device", device)):
-            one, other = of(arrays[first]), of(arrays[name])
-            if one != other and not (one is None or other is None):  # while JAX traces, an array has no device
-                raise TypeError(f"{first} and {name} must have one {what}: got {one} and {other}")
-    return cast(Namespace, array_api_compat.array_namespace(arrays[first]))
+    kinds = {name: _kind(name, array) for name, array in arrays.items()}
+    (first, (xp, *kind)), *others = kinds.items()
+    for name, (_, *other) in others:
+        for what, ours, theirs in zip(("library", "dtype", "device"), kind, other, strict=True):
+            if ours != theirs and not (ours is None or theirs is None):  # while JAX traces, an array has no device
+                raise TypeError(f"{first} and {name} must have one {what}: got {ours} and {theirs}")
+    return cast(Namespace, xp)
 
 
-def _check_kind(name: str, array: object) -> None:
+def _kind(name: str, array: Any) -> tuple[Any, str, Any, Any]:
+    """An array's namespace, the name of its library, its dtype and its device, or a sentence."""
     if not _is_plain(array):
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
         raise TypeError(f"{name} must be a plain array of a library that speaks the Array API: got {kind}")
-    dtype = _dtype(array)
-    if not _is_supported(array_api_compat.array_namespace(array), dtype):
+    xp = array_api_compat.array_namespace(array)
+    if not _is_supported(xp, array.dtype):
         numbers = "real or complex numbers of 32 bits or more, or of integers that its library multiplies"
-        raise TypeError(f"{name} must be of {numbers}: got {dtype}")
+        raise TypeError(f"{name} must be of {numbers}: got {array.dtype}")
+    return xp, xp.__name__.removeprefix("array_api_compat."), array.dtype, device(array)
 
 
 def _is_plain(array: object) -> bool:
@@ -85,15 +85,6 @@ def _is_supported(xp: Any, dtype: Any) -> bool:
 
 def _is_floating(xp: Any, dtype: Any) -> bool:
     return bool(xp.isdtype(dtype, ("real floating", "complex floating")))
-
-
-def _library(array: Any) -> str:
-    name: str = array_api_compat.array_namespace(array).__name__
-    return name.removeprefix("array_api_compat.")
-
-
-def _dtype(array: Any) -> Any:
-    return array.dtype
 
 
 def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:

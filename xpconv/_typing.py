@@ -24,7 +24,7 @@ ArrayT = TypeVar("ArrayT", bound=Array)
 
 
 class Namespace(Protocol):
-    """All that xpconv uses of the Array API standard."""
+    """All that the algorithms use of the Array API standard."""
 
     def astype(self, x: ArrayT, dtype: Any, /) -> ArrayT: ...
     def conj(self, x: ArrayT, /) -> ArrayT: ...
