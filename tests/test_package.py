@@ -16,13 +16,23 @@ ROOT = Path(xpconv.__file__).parent
 FLOORS = {
     "_geometry": 0,
     "_typing": 0,
-    "_namespace": 0.5,  # of floor 0 as well, over the types
+    "_options": 0.2,  # of floor 0 as well, over the geometry, as the next
+    "_parts": 0.2,
+    "_threads": 0.2,
+    "_namespace": 0.5,  # of floor 0 as well, over the types and the threads
     "_padding": 1,
     "_windows": 2,
+    "_algorithms._banded": 3,
+    "_algorithms._costs": 3,
+    "_algorithms._fourier": 3,
     "_algorithms._lowering": 3,
-    "_algorithms._contractions": 3,
+    "_algorithms._winograd": 3,
+    "_algorithms._plan": 3.1,
+    "_algorithms._choose": 3.2,
+    "_algorithms._contractions": 3.2,
     "_algorithms": 3.5,  # the folder's own door
     "_functional": 4,
+    "_explain": 4.5,
     "_layers": 5,
     "": 6,
     "__main__": 7,
@@ -57,14 +67,18 @@ def test_public_names():
         "Conv",
         "Conv1d",
         "Conv2d",
+        "Contraction",
         "Conv3d",
         "ConvGradients",
+        "Explanation",
         "__version__",
         "conv",
         "conv_backward",
         "conv_input_grad",
         "conv_output_size",
         "conv_weight_grad",
+        "explain",
+        "options",
     }
     assert len(xpconv.__all__) == len(set(xpconv.__all__))
     public = {name for name in vars(xpconv) if not name.startswith("_")}

@@ -55,6 +55,12 @@ def test_padding_and_its_adjoint(backend, rng, geometry):
     assert (result is given) == (geometry.padded == geometry.size)
     left = backend.numpy(result)
     np.testing.assert_array_equal(left, expected)
-    right = backend.numpy(pad_adjoint(backend.array(padded), geometry))
+    right = backend.numpy(pad_adjoint(backend.array(padded), geometry, xp=backend.xp))
     assert right.shape == x.shape
     assert np.sum(left * padded) == np.sum(x * right)
+
+
+def test_the_adjoint_of_padding_gives_zeros_where_inputs_are_cropped(backend):
+    geometry = Geometry(1, 1, 1, 1, (Axis(5, 1, 1, 1, -2, 1),))
+    x = pad_adjoint(backend.array(np.asarray([[[1.0, 2.0, 3.0, 4.0]]])), geometry, xp=backend.xp)
+    np.testing.assert_array_equal(backend.numpy(x), [[[0.0, 0.0, 1.0, 2.0, 3.0]]])

@@ -12,9 +12,21 @@ from typing import Generic, NamedTuple
 from . import _algorithms as algorithms
 from ._geometry import Padding, PerAxis, check_shape, is_listing, parse, per_axis, spatial_axes
 from ._namespace import agree
+from ._options import current
 from ._typing import ArrayT, Namespace
 
-__all__ = ["ConvGradients", "conv", "conv_backward", "conv_input_grad", "conv_output_size", "conv_weight_grad"]
+__all__ = [
+    "ConvGradients",
+    "backward",
+    "batched",
+    "conv",
+    "conv_backward",
+    "conv_input_grad",
+    "conv_output_size",
+    "conv_weight_grad",
+    "forward",
+    "spatial",
+]
 
 
 class ConvGradients(NamedTuple, Generic[ArrayT]):
@@ -88,8 +100,8 @@ def conv(
     Notes
     -----
     ``batch * out_channels * prod(out) * in_channels / groups * prod(kernel)`` multiplications, made by matrix
-    products over windows [1]_. The windows are copied block by block: a few MiB at a time, however many there are, or
-    the padded inputs that a single window spans, if that is more.
+    products over windows [1]_, or fewer where an algorithm saves some: `explain` says which is chosen, `options` has
+    it otherwise. It works part by part, within the workspace that `options` sets.
 
     References
     ----------
@@ -107,12 +119,26 @@ def conv(
     >>> conv(ramp, difference, stride=2, padding=[(1, 0)])
     array([[[0., 3., 7.]]])
     """
+    return forward(x, weight, bias, stride, padding, dilation, groups)
+
+
+def forward(
+    x: ArrayT,
+    weight: ArrayT,
+    bias: ArrayT | None,
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: int,
+    kept: algorithms.Kept | None = None,
+) -> ArrayT:
+    """`conv`, for a layer too: what that keeps of its filters is used, and filled."""
     xp = agree(x=x, weight=weight, bias=bias)
-    samples = _batched("x", x, _spatial(weight), xp=xp)
+    samples = batched("x", x, spatial(weight), xp=xp)
     geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
     if bias is not None:
         check_shape("bias", bias.shape, weight.shape[:1])
-    y = algorithms.forward(samples, weight, bias, geometry, algorithms.choose(geometry), xp=xp)
+    y = algorithms.forward(samples, weight, bias, geometry, current(), kept, xp=xp)
     return _as_given(y, x, xp=xp)
 
 
@@ -182,19 +208,34 @@ def conv_backward(
     >>> dbias
     array([4.])
     """
+    return backward(dy, x, weight, stride, padding, dilation, groups, needs)
+
+
+def backward(
+    dy: ArrayT,
+    x: ArrayT,
+    weight: ArrayT,
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: int,
+    needs: Sequence[bool],
+    kept: algorithms.Kept | None = None,
+) -> ConvGradients[ArrayT]:
+    """`conv_backward`, for a layer too."""
     xp = agree(dy=dy, x=x, weight=weight)
     if not isinstance(needs, Sequence) or [type(need) for need in needs] != [bool] * 3:
         raise TypeError(f"needs must be three bools, for dx, dweight and dbias: got {needs!r}")
-    samples = _batched("x", x, _spatial(weight), xp=xp)
+    samples = batched("x", x, spatial(weight), xp=xp)
     geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
     check_shape("dy", dy.shape, geometry.y_shape[-x.ndim :])
-    dy = _batched("dy", dy, _spatial(weight), xp=xp)
-    algorithm = algorithms.choose(geometry)
+    dy = batched("dy", dy, spatial(weight), xp=xp)
+    options = current()
     dx = dweight = dbias = None
     if needs[0]:
-        dx = _as_given(algorithms.input_grad(dy, weight, geometry, algorithm, xp=xp), x, xp=xp)
+        dx = _as_given(algorithms.input_grad(dy, weight, geometry, options, kept, xp=xp), x, xp=xp)
     if needs[1]:
-        dweight = algorithms.weight_grad(dy, samples, geometry, algorithm, xp=xp)
+        dweight = algorithms.weight_grad(dy, samples, geometry, options, xp=xp)
     if needs[2]:
         dbias = xp.astype(xp.sum(dy, axis=(0, *range(2, dy.ndim))), dy.dtype)  # sums of integers come wider
     return ConvGradients(dx, dweight, dbias)
@@ -246,12 +287,12 @@ def conv_input_grad(
     array([[[ 1., 10.,  1., 10.,  0.]]])
     """
     xp = agree(dy=dy, weight=weight)
-    ndim = _spatial(weight)
-    samples = _batched("dy", dy, ndim, xp=xp)
+    ndim = spatial(weight)
+    samples = batched("dy", dy, ndim, xp=xp)
     size = per_axis("input_size", input_size, ndim, 0)
     geometry = parse((samples.shape[0], None, *size), weight.shape, stride, padding, dilation, groups)
     check_shape("dy", dy.shape, geometry.y_shape[-dy.ndim :])
-    dx = algorithms.input_grad(samples, weight, geometry, algorithms.choose(geometry), xp=xp)
+    dx = algorithms.input_grad(samples, weight, geometry, current(), xp=xp)
     return _as_given(dx, dy, xp=xp)
 
 
@@ -302,11 +343,11 @@ def conv_weight_grad(
     """
     xp = agree(dy=dy, x=x)
     kernel = per_axis("kernel_size", kernel_size, None, 1)
-    samples = _batched("x", x, len(kernel), xp=xp)
-    grads = _batched("dy", dy, len(kernel), xp=xp)
+    samples = batched("x", x, len(kernel), xp=xp)
+    grads = batched("dy", dy, len(kernel), xp=xp)
     geometry = parse(samples.shape, (grads.shape[1], None, *kernel), stride, padding, dilation, groups)
     check_shape("dy", dy.shape, geometry.y_shape[-x.ndim :])
-    return algorithms.weight_grad(grads, samples, geometry, algorithms.choose(geometry), xp=xp)
+    return algorithms.weight_grad(grads, samples, geometry, current(), xp=xp)
 
 
 def conv_output_size(
@@ -353,7 +394,7 @@ def conv_output_size(
     return tuple(axis.out for axis in spatial_axes(size, kernel, stride, padding, dilation))
 
 
-def _spatial(weight: ArrayT) -> int:
+def spatial(weight: ArrayT) -> int:
     """The number of spatial axes."""
     if weight.ndim < 2:
         raise ValueError(
@@ -362,7 +403,7 @@ def _spatial(weight: ArrayT) -> int:
     return weight.ndim - 2
 
 
-def _batched(name: str, array: ArrayT, ndim: int, *, xp: Namespace) -> ArrayT:
+def batched(name: str, array: ArrayT, ndim: int, *, xp: Namespace) -> ArrayT:
     """An array of (channels, *spatial) as a batch of one."""
     if array.ndim == ndim + 1:
         return xp.expand_dims(array, axis=0)

@@ -9,15 +9,13 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeAlias, cast
 
 __all__ = [
     "Axis",
     "Geometry",
     "Padding",
-    "Part",
     "PerAxis",
     "check_shape",
     "integer",
@@ -68,8 +66,43 @@ class Axis(NamedTuple):
         hi = (last - first) - lo - (end - begin)
         return slice(begin, end), self._replace(size=end - begin, lo=lo, hi=hi)
 
+    def part_of_input(self, start: int, stop: int) -> tuple[slice, Axis]:
+        """What outputs read inputs `start` to `stop`: a slice of the output, and the axis of that smaller convolution.
 
-@dataclass(frozen=True, slots=True)
+        The outermost windows reach out of the part, into what is padding to it. Where no window reaches, the part is
+        cropped; where none reaches at all, it has no outputs.
+        """
+        first = max(-(-(start + self.lo - self.extent + 1) // self.stride), 0)
+        last = max(min((stop - 1 + self.lo) // self.stride + 1, self.out), first)
+        lo = start + self.lo - self.stride * first
+        hi = self.stride * (last - first - 1) + self.extent - lo - (stop - start)
+        return slice(first, last), self._replace(size=stop - start, lo=lo, hi=hi)
+
+    def phases(self) -> Iterator[tuple[slice, slice, Axis | None]]:
+        """The gradient of the input as convolutions of the output's, with stride 1, one for each phase of the stride.
+
+        Inputs `phase`, `phase + stride`, ... all meet the same taps: each `stride / gcd(stride, dilation)`-th one,
+        the last of them first. Gives those inputs, those taps, the first first, and the axis; None where no tap is met.
+        """
+        common = math.gcd(self.stride, self.dilation)
+        step, dilation = self.stride // common, self.dilation // common
+        for phase in range(min(self.stride, self.size)):
+            count = -(-(self.size - phase) // self.stride)
+            inputs = slice(phase, phase + self.stride * (count - 1) + 1, self.stride)
+            met = (t for t in range(min(step, self.kernel)) if not (phase + self.lo - self.dilation * t) % self.stride)
+            tap = next(met, None)
+            if tap is None:
+                yield inputs, slice(0, 0), None
+                continue
+            taps = -(-(self.kernel - tap) // step)
+            reach = dilation * (taps - 1)
+            # Input `phase + stride*i` and tap `tap + step*u` meet in output `i + reach - lo - dilation*u`.
+            lo = reach - (phase + self.lo - self.dilation * tap) // self.stride
+            axis = Axis(self.out, taps, 1, dilation, lo, count + reach - lo - self.out)
+            yield inputs, slice(tap, tap + step * (taps - 1) + 1, step), axis
+
+
+@dataclass(frozen=True)
 class Geometry:
     """A whole convolution in integers: samples n, groups g, and in each group outputs o and inputs c."""
 
@@ -79,80 +112,52 @@ class Geometry:
     inputs: int
     axes: tuple[Axis, ...]
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.samples, self.groups, self.outputs, self.inputs, self.axes))
+
+    def over(self, axes: Iterable[Axis]) -> Geometry:
+        """The same samples and channels over other axes."""
+        return Geometry(self.samples, self.groups, self.outputs, self.inputs, tuple(axes))
+
+    @cached_property
     def size(self) -> tuple[int, ...]:
         return tuple(axis.size for axis in self.axes)
 
-    @property
+    @cached_property
     def kernel(self) -> tuple[int, ...]:
         return tuple(axis.kernel for axis in self.axes)
 
-    @property
+    @cached_property
     def padded(self) -> tuple[int, ...]:
         return tuple(axis.padded for axis in self.axes)
 
-    @property
+    @cached_property
     def out(self) -> tuple[int, ...]:
         return tuple(axis.out for axis in self.axes)
 
-    @property
+    @cached_property
     def taps(self) -> int:
         return math.prod(self.kernel)
 
-    @property
+    @cached_property
     def positions(self) -> int:
         return math.prod(self.out)
 
-    @property
+    @cached_property
     def x_shape(self) -> tuple[int, ...]:
         return (self.samples, self.groups * self.inputs, *self.size)
 
-    @property
+    @cached_property
     def w_shape(self) -> tuple[int, ...]:
         return (self.groups * self.outputs, self.inputs, *self.kernel)
 
-    @property
+    @cached_property
     def y_shape(self) -> tuple[int, ...]:
         return (self.samples, self.groups * self.outputs, *self.out)
-
-    def parts(self, columns: int) -> Iterator[Part]:
-        """Cut into parts of at most `columns` columns, a column being one (group, sample, position).
-
-        The innermost axes stay whole for as long as they fit, and the parts are as even as they can be.
-        """
-        lengths = (self.groups, self.samples, *self.out)
-        if 0 in lengths:
-            return
-        cuts: list[list[tuple[int, int]]] = []
-        for length in reversed(lengths):
-            step = max(1, min(length, columns))
-            columns //= step
-            count = -(-length // step)
-            cuts.append([(length * i // count, length * (i + 1) // count) for i in range(count)])
-        for spans in product(*reversed(cuts)):
-            yield _part(self, *spans)
-
-
-class Part(NamedTuple):
-    """A part of a convolution is a convolution: its own geometry, and where it lies in the whole."""
-
-    geometry: Geometry
-    groups: slice
-    x: tuple[slice, ...]
-    y: tuple[slice, ...]
-
-
-# One part is remembered, never a whole cut: there may be millions of parts.
-@lru_cache(maxsize=1024)
-def _part(whole: Geometry, groups: tuple[int, int], samples: tuple[int, int], *out: tuple[int, int]) -> Part:
-    (g0, g1), (n0, n1) = groups, samples
-    rows = [axis.part(*span) for axis, span in zip(whole.axes, out, strict=True)]
-    return Part(
-        Geometry(n1 - n0, g1 - g0, whole.outputs, whole.inputs, tuple(axis for _, axis in rows)),
-        slice(g0, g1),
-        (slice(n0, n1), slice(g0 * whole.inputs, g1 * whole.inputs), *(cut for cut, _ in rows)),
-        (slice(n0, n1), slice(g0 * whole.outputs, g1 * whole.outputs), *(slice(*span) for span in out)),
-    )
 
 
 def parse(
@@ -167,6 +172,23 @@ def parse(
 
     A gradient knows only two of the three arrays. Channels that are None follow from the rest.
     """
+    arguments = (tuple(x_shape), tuple(w_shape), stride, padding, dilation, groups)
+    # True and 1.0 are equal to 1, but not allowed: only what is certain to be right is looked up.
+    return (_remembered if all(map(_is_exact, arguments[2:])) else _parse)(*arguments)
+
+
+def _is_exact(value: object) -> bool:
+    return type(value) in (int, str) or (type(value) is tuple and all(type(entry) is int for entry in value))
+
+
+def _parse(
+    x_shape: Sequence[Any],
+    w_shape: Sequence[Any],
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: int,
+) -> Geometry:
     samples, channels, *size = x_shape
     outputs, inputs, *kernel = w_shape
     groups = integer("groups", groups, 1)
@@ -183,6 +205,9 @@ def parse(
         )
     axes = spatial_axes(size, kernel, stride, padding, dilation)
     return Geometry(samples, groups, outputs // groups, channels // groups, axes)
+
+
+_remembered = lru_cache(maxsize=1024)(_parse)
 
 
 def spatial_axes(

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from ._functional import conv, conv_backward
+from ._functional import backward, forward
 from ._geometry import Padding, PerAxis, check_shape, integer, parse, per_axis
-from ._namespace import agree, creation
+from ._namespace import agree, comparable, creation, known_equal
 from ._typing import ArrayT
 
 __all__ = ["Conv", "Conv1d", "Conv2d", "Conv3d"]
@@ -114,6 +114,7 @@ class Conv:
         self.dweight: Any = None
         self.dbias: Any = None
         self._seen: tuple[Any, tuple[int, ...]] | None = None
+        self._kept: tuple[Any, dict[str, Any]] = (None, {})
 
     def set_params(self, weights: ArrayT, bias: ArrayT | None = None) -> None:
         """Take other weights, of any library, and forget what `forward` and `backward` have seen.
@@ -158,6 +159,7 @@ class Conv:
         ----------
         X : array, shape (batch, in_channels, *spatial) or (in_channels, *spatial)
             With the library, dtype and device of the weight. Kept, not copied: leave it as it is until `backward`.
+            The filters in the algorithm's basis are kept as well, on NumPy, until the weight changes.
 
         Returns
         -------
@@ -168,7 +170,7 @@ class Conv:
         TypeError, ValueError
             As `conv` does.
         """
-        Z: ArrayT = conv(X, self.weight, self.bias, **self._parameters())
+        Z: ArrayT = forward(X, self.weight, self.bias, **self._parameters(), kept=self._filters("forward"))
         self._seen = X, Z.shape
         return Z
 
@@ -200,8 +202,21 @@ class Conv:
         agree(dZ=dZ, weight=self.weight)
         check_shape("dZ", dZ.shape, shape)
         needs = (True, True, self.bias is not None)
-        dX, self.dweight, self.dbias = conv_backward(dZ, X, self.weight, **self._parameters(), needs=needs)
+        dX, self.dweight, self.dbias = backward(
+            dZ, X, self.weight, **self._parameters(), needs=needs, kept=self._filters("backward")
+        )
         return cast(ArrayT, dX)
+
+    def _filters(self, direction: str) -> dict[str, Any] | None:
+        """The filters as algorithms took them into their bases, for as long as the weight's values stay the same.
+
+        The weight may be changed in place, by whoever holds it: only a comparison tells.
+        """
+        values, kept = self._kept
+        if not known_equal(values, self.weight):
+            values, kept = comparable(self.weight), {}
+            self._kept = values, kept
+        return None if values is None else kept.setdefault(direction, {})
 
     def _parameters(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}

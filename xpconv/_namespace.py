@@ -6,25 +6,33 @@ library, each with a portable way that every library can take.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import array_api_compat
 import array_api_extra
 import numpy as np
-from array_api_compat import device, is_cupy_array, is_numpy_array, is_torch_array
+from array_api_compat import is_cupy_array, is_torch_array
 
+from ._threads import run_all
 from ._typing import ArrayT, Namespace
 
 __all__ = [
     "add",
     "agree",
     "block_bytes",
+    "can_look",
+    "comparable",
     "conj",
     "creation",
     "device",
+    "has_fft",
+    "is_finite",
+    "is_floating",
+    "is_real",
     "item_bytes",
+    "known_equal",
     "matmul",
     "put",
     "side_by_side",
@@ -32,7 +40,6 @@ __all__ = [
 ]
 
 S = TypeVar("S")
-T = TypeVar("T")
 
 
 # Agreement between the arguments of one call.
@@ -42,6 +49,10 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
     """The namespace that all arguments share, or a sentence about the first that does not fit; a bias may be None."""
     if bias is not None:
         arrays["bias"] = bias
+    if len({(type(array), getattr(array, "dtype", None)) for array in arrays.values()}) == 1:
+        first = next(iter(arrays.values()))
+        if type(first) is np.ndarray and _is_supported(np, first.dtype):
+            return cast(Namespace, np)  # NumPy's own is the standard's since 2.1, and a microsecond a call faster
     kinds = {name: _kind(name, array) for name, array in arrays.items()}
     (first, (xp, *kind)), *others = kinds.items()
     for name, (_, *other) in others:
@@ -56,7 +67,7 @@ def _kind(name: str, array: Any) -> tuple[Any, str, Any, Any]:
     if not _is_plain(array):
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
         raise TypeError(f"{name} must be a plain array of a library that speaks the Array API: got {kind}")
-    xp = array_api_compat.array_namespace(array)
+    xp = np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
     if not _is_supported(xp, array.dtype):
         numbers = "real or complex numbers of 32 bits or more, or of integers that its library multiplies"
         raise TypeError(f"{name} must be of {numbers}: got {array.dtype}")
@@ -110,6 +121,11 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
 # Doors.
 
 
+def device(x: Any) -> Any:
+    """Where x lies: NumPy's arrays are not asked, which takes longer than making one."""
+    return "cpu" if isinstance(x, np.ndarray) else array_api_compat.device(x)
+
+
 def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps: tuple[int, ...]) -> ArrayT | None:
     """A view of x, not to be written to, whose axis r walks along axis `axes[r]` of x in steps of `steps[r]`.
 
@@ -118,7 +134,10 @@ def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps
     if is_torch_array(x):
         strides = [step * x.stride(axis) for axis, step in zip(axes, steps, strict=True)]
         return cast(ArrayT, x.as_strided(shape, strides, x.storage_offset()))
-    if is_numpy_array(x) or is_cupy_array(x):
+    if isinstance(x, np.ndarray) and x.flags.c_contiguous:
+        strides = [step * x.strides[axis] for axis, step in zip(axes, steps, strict=True)]
+        return cast(ArrayT, np.ndarray(shape, x.dtype, x, 0, strides))
+    if isinstance(x, np.ndarray) or is_cupy_array(x):
         as_strided = array_api_compat.array_namespace(x).lib.stride_tricks.as_strided
         strides = [step * x.strides[axis] for axis, step in zip(axes, steps, strict=True)]  # type: ignore[attr-defined]
         return cast(ArrayT, as_strided(x, shape, strides))
@@ -127,11 +146,17 @@ def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps
 
 def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
     """`out` with `block` written at `where`; in place where the library can, so only for arrays of our own."""
+    if isinstance(out, np.ndarray):
+        out[where] = block
+        return out
     return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].set(cast(Any, block), xp=cast(Any, xp)))
 
 
 def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
     """`out` with `block` added at `where`; in place where the library can, so only for arrays of our own."""
+    if isinstance(out, np.ndarray):
+        out[where] += block
+        return out
     return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].add(cast(Any, block), xp=cast(Any, xp)))
 
 
@@ -143,20 +168,65 @@ def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     """
     if a.shape[-1] == 1:
         return xp.multiply(a, b)
-    if a.shape[0] == 1:
+    if a.ndim == 3 and a.shape[0] == 1:
         return xp.matmul(a[0, ...], b[0, ...])[None, ...]
     return xp.matmul(a, b)
 
 
 def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
     """The complex conjugate; a real x as it is."""
-    return xp.conj(x) if xp.isdtype(x.dtype, "complex floating") else x
+    return xp.conj(x) if _is_kind(cast(Any, xp), x.dtype, "complex floating") else x
 
 
-def block_bytes(x: ArrayT) -> int:
-    """How large a block of columns to work on: what a CPU's caches keep, or enough to fill an accelerator."""
-    # With BLAS on two Zen 4 cores 4 to 8 MiB were best of 0.5 to 16, and 4 the steadier. 64 MiB is not measured yet.
-    return 2**22 if "cpu" in str(device(x)).lower() else 2**26
+@lru_cache
+def _is_kind(xp: Any, dtype: Any, kind: str) -> bool:
+    return bool(xp.isdtype(dtype, kind))
+
+
+def is_real(x: ArrayT, *, xp: Namespace) -> bool:
+    return _is_kind(cast(Any, xp), x.dtype, "real floating")
+
+
+def is_floating(x: ArrayT, *, xp: Namespace) -> bool:
+    return _is_kind(cast(Any, xp), x.dtype, "real floating") or _is_kind(cast(Any, xp), x.dtype, "complex floating")
+
+
+def has_fft(xp: Namespace) -> bool:
+    """Whether the library has the standard's extension for Fourier transforms."""
+    return hasattr(xp, "fft")
+
+
+def is_finite(x: ArrayT, *, xp: Namespace) -> bool:
+    """Whether x is seen to hold no NaN and no infinity. Where to look means to wait, or a trace, nobody looks."""
+    return not can_look(x) or bool(xp.all(xp.isfinite(x)))
+
+
+def can_look(x: ArrayT) -> bool:
+    """Whether the values of x are at hand: not on a device that works on its own, not in a trace or a lazy graph."""
+    if isinstance(x, np.ndarray):
+        return True
+    if is_cupy_array(x) or (is_torch_array(x) and cast(Any, x).device.type != "cpu"):
+        return False
+    return not array_api_compat.is_lazy_array(x)
+
+
+def block_bytes(x: ArrayT, workspace: int) -> int:
+    """How many bytes a part had best take."""
+    if isinstance(x, np.ndarray):
+        return min(2**23, workspace // 8)
+    return min(2**22, workspace // 4) if "cpu" in str(device(x)).lower() else workspace // 2
+
+
+def comparable(x: ArrayT) -> ArrayT | None:
+    """A copy of x to compare it with later; None where comparing means to wait for a device, or a trace."""
+    return cast(ArrayT, x.copy()) if isinstance(x, np.ndarray) else None
+
+
+def known_equal(copy: ArrayT | None, x: ArrayT) -> bool:
+    """Whether x still has the values that it had when the copy was made."""
+    if copy is None or not isinstance(x, np.ndarray) or (copy.dtype, copy.shape) != (x.dtype, x.shape):
+        return False
+    return bool(np.array_equal(cast(Any, copy), x))
 
 
 def item_bytes(x: ArrayT) -> int:
@@ -164,6 +234,23 @@ def item_bytes(x: ArrayT) -> int:
     return int(getattr(x.dtype, "itemsize", 16))
 
 
-def side_by_side(function: Callable[[S], T], blocks: Iterable[S]) -> Iterator[tuple[S, T]]:
-    """Each block with the function of it, in the order of the blocks."""
-    return ((block, function(block)) for block in blocks)
+def side_by_side(
+    out: ArrayT,
+    write: Callable[..., ArrayT],
+    work: Callable[[S], tuple[tuple[Any, ...], ArrayT]],
+    items: Iterable[S],
+    threads: int,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """`out` after each item's work, which says where it belongs and what it is, has been written there.
+
+    On several threads where these are NumPy's: other libraries use all cores, or the whole device, by themselves. No
+    threads are the caller's own, with BLAS as it is.
+    """
+    if isinstance(out, np.ndarray) and threads:
+        run_all(lambda item: write(out, *work(item), xp=xp), items, threads)
+        return out
+    for item in items:
+        out = write(out, *work(item), xp=xp)
+    return out

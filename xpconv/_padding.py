@@ -1,7 +1,7 @@
 """Floor 1: padding, and its exact adjoint.
 
-Only the parts of a convolution are padded, never a whole input. A part reads what it needs (`Axis.part`), so its
-padding is never negative: cropping has already happened where the part was cut.
+Only the parts of a convolution are padded, never a whole input. A part reads what it needs (`Axis.part`), so `pad`
+never meets negative padding: cropping has already happened where the part was cut.
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ def pad(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
     return put(padded, _inner(geometry), x, xp=xp)
 
 
-def pad_adjoint(padded: ArrayT, geometry: Geometry) -> ArrayT:
-    """(n, c, *padded) -> (n, c, *size): what stands on the zeros touches no input, so it is dropped."""
-    inner: ArrayT = padded[_inner(geometry)]
-    return inner
+def pad_adjoint(padded: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+    """(n, c, *padded) -> (n, c, *size): what stands on the zeros touches no input, so it is dropped.
+
+    Negative padding has cropped inputs that no window reads: zeros.
+    """
+    kept = padded[_inner(geometry)]
+    if all(min(axis.lo, axis.hi) >= 0 for axis in geometry.axes):
+        return kept
+    x: ArrayT = xp.zeros((*padded.shape[:2], *geometry.size), dtype=padded.dtype, device=device(padded))
+    where = (slice(max(-axis.lo, 0), axis.size + min(axis.hi, 0)) for axis in geometry.axes)
+    return put(x, (slice(None), slice(None), *where), kept, xp=xp)
 
 
 def _inner(geometry: Geometry) -> tuple[slice, ...]:
-    return (slice(None), slice(None), *(slice(axis.lo, axis.lo + axis.size) for axis in geometry.axes))
+    spans = (slice(max(axis.lo, 0), axis.padded - max(axis.hi, 0)) for axis in geometry.axes)
+    return (slice(None), slice(None), *spans)

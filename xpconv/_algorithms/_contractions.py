@@ -13,99 +13,212 @@ Leave one slot open, and what is left is a contraction, with the transposes of t
 For complex numbers the gradients are to be Hermitian: dx takes the conjugate of w for w, and dw that of x for x. The
 maps know nothing of it.
 
-T is also the sum of its parts over groups, samples and positions. A part is small enough for all of its columns X to
-exist at once; those of the whole never do.
+T is also the sum of its parts. A part is small enough for all of its columns X to exist at once; those of the whole
+never do. Parts of a result lie apart, so that several can be made side by side, and what each is does not depend on
+how many are.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from operator import attrgetter
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from itertools import chain, groupby
+from typing import Any, TypeAlias, cast
 
-from .._geometry import Geometry, Part
-from .._namespace import add, block_bytes, conj, device, item_bytes, matmul, put, side_by_side
-from .._padding import pad, pad_adjoint
+from .._geometry import Geometry
+from .._namespace import add, conj, device, is_finite, matmul, put, side_by_side
+from .._parts import Part, channels
 from .._typing import ArrayT, Namespace
+from ._plan import Phase, Plan
 
-__all__ = ["Basis", "forward", "input_grad", "weight_grad"]
+__all__ = ["Kept", "forward", "input_grad", "input_grad_by_phases", "weight_grad"]
 
-
-class Basis(Protocol):
-    """An algorithm: three maps and their adjoints. In the basis arrays are (group, *point, row, column)."""
-
-    def column_size(self, geometry: Geometry) -> int:
-        """How many numbers X holds for one group, sample and position."""
-
-    def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ex_adjoint(self, columns: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ew_adjoint(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ey(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ey_adjoint(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
+Where: TypeAlias = tuple[Any, ...]
+Kept: TypeAlias = dict[Any, Any]  # a layer's filters in each basis, for as long as they are its filters
 
 
-def forward(x: ArrayT, w: ArrayT, bias: ArrayT | None, geometry: Geometry, basis: Basis, *, xp: Namespace) -> ArrayT:
-    """y = Ey*( W @ X ) + bias."""
-    W = basis.ew(w, geometry, xp=xp)
-    per_channel = (-1, *(1,) * len(geometry.axes))
-
-    def contract(part: Part) -> ArrayT:
-        X = basis.ex(pad(x[part.x], part.geometry, xp=xp), part.geometry, xp=xp)
-        y = basis.ey_adjoint(matmul(W[part.groups, ...], X, xp=xp), part.geometry, xp=xp)
-        return y if bias is None else add(y, (...,), xp.reshape(bias[part.y[1]], per_channel), xp=xp)
-
-    y: ArrayT = xp.empty(geometry.y_shape, dtype=x.dtype, device=device(x))
-    return _assemble(y, put, attrgetter("y"), contract, geometry, basis, xp=xp)
-
-
-def input_grad(dy: ArrayT, w: ArrayT, geometry: Geometry, basis: Basis, *, xp: Namespace) -> ArrayT:
-    """dx = Ex*( W^T @ Y ): the parts of x overlap, so they are added."""
-    W = xp.matrix_transpose(basis.ew(conj(w, xp=xp), geometry, xp=xp))
-
-    def contract(part: Part) -> ArrayT:
-        Y = basis.ey(dy[part.y], part.geometry, xp=xp)
-        padded = basis.ex_adjoint(matmul(W[part.groups, ...], Y, xp=xp), part.geometry, xp=xp)
-        return pad_adjoint(padded, part.geometry)
-
-    dx: ArrayT = xp.zeros(geometry.x_shape, dtype=dy.dtype, device=device(dy))
-    return _assemble(dx, add, attrgetter("x"), contract, geometry, basis, xp=xp)
-
-
-def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, basis: Basis, *, xp: Namespace) -> ArrayT:
-    """dw = Ew*( Y @ X^T ): summed over the parts before it leaves the basis."""
-
-    def contract(part: Part) -> ArrayT:
-        Y = basis.ey(dy[part.y], part.geometry, xp=xp)
-        X = basis.ex(pad(conj(x[part.x], xp=xp), part.geometry, xp=xp), part.geometry, xp=xp)
-        return matmul(Y, xp.matrix_transpose(X), xp=xp)
-
-    # Zeros in the shape that the basis gives to weights, and no view of others: some libraries write to no views.
-    shape = basis.ew(xp.empty(geometry.w_shape, dtype=x.dtype, device=device(x)), geometry, xp=xp).shape
-    dW: ArrayT = xp.zeros(shape, dtype=x.dtype, device=device(x))
-    dW = _assemble(dW, add, lambda part: (part.groups, ...), contract, geometry, basis, xp=xp)
-    return basis.ew_adjoint(dW, geometry, xp=xp)
-
-
-def _assemble(
-    out: ArrayT,
-    write: Callable[..., ArrayT],
-    where: Callable[[Part], Any],
-    contract: Callable[[Part], ArrayT],
+def forward(
+    x: ArrayT,
+    w: ArrayT,
+    bias: ArrayT | None,
     geometry: Geometry,
-    basis: Basis,
+    plan: Plan,
+    threads: int,
+    kept: Kept | None = None,
     *,
     xp: Namespace,
 ) -> ArrayT:
-    """Every part's contraction, written to where it belongs.
+    """y = Ey*( W @ X ) + bias."""
+    y: ArrayT = xp.empty(geometry.y_shape, dtype=x.dtype, device=device(x))
+    return correlate(y, lambda where: where, x, lambda part: w[part.w], bias, plan, threads, kept, xp=xp)
 
-    A part is as large as its columns of X and Y, and the inputs that their windows move over, fit into a block.
-    """
-    inputs = geometry.inputs * math.prod(axis.stride for axis in geometry.axes)
-    numbers = basis.column_size(geometry) + geometry.outputs + inputs
-    parts = geometry.parts(block_bytes(out) // max(numbers * item_bytes(out), 1))
-    for part, block in side_by_side(contract, parts):
-        out = write(out, where(part), block, xp=xp)
-        del block  # not to be kept while the next is made
+
+def correlate(
+    out: ArrayT,
+    place: Callable[[Where], Where],
+    x: ArrayT,
+    filters: Callable[[Part], ArrayT],
+    bias: ArrayT | None,
+    plan: Plan,
+    threads: int,
+    kept: Kept | None = None,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """The same, a part of y with the filters of that part going to its place in `out`."""
+    basis = plan.basis
+    per_channel = (-1, *(1,) * (x.ndim - 2))
+
+    def work(job: tuple[Part, ArrayT]) -> tuple[Where, ArrayT]:
+        part, W = job
+        X = basis.ex(x[part.x], part.geometry, xp=xp)
+        y = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
+        if basis.spreads and not is_finite(y, xp=xp):
+            y = forward(x[part.x], filters(part), None, part.geometry, plan.lowered(part.geometry, "y"), 1, xp=xp)
+        if bias is not None and part.inputs.start == 0:
+            y = add(y, (...,), xp.reshape(bias[part.y[1]], per_channel), xp=xp)
+        return place(part.y), y
+
+    write = put
+    for jobs in _rounds(plan, filters, kept, xp=xp):
+        out = side_by_side(out, write, work, jobs, plan.threads(threads), xp=xp)
+        write = add
     return out
+
+
+def input_grad(
+    dy: ArrayT, w: ArrayT, geometry: Geometry, plan: Plan, threads: int, kept: Kept | None = None, *, xp: Namespace
+) -> ArrayT:
+    """dx = Ex*( W^T @ Y )."""
+    basis = plan.basis
+
+    def filters(part: Part) -> ArrayT:
+        return conj(w[part.w], xp=xp)
+
+    def work(job: tuple[Part, ArrayT]) -> tuple[Where, ArrayT]:
+        part, W = job
+        if not part.geometry.positions:  # no window reaches these inputs
+            return part.x, xp.zeros(part.geometry.x_shape, dtype=dy.dtype, device=device(dy))
+        Y = basis.ey(dy[part.y], part.geometry, xp=xp)
+        dx = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
+        if basis.spreads and not is_finite(dx, xp=xp):
+            dx = input_grad(dy[part.y], w[part.w], part.geometry, plan.lowered(part.geometry, "x"), 1, xp=xp)
+        return part.x, dx
+
+    dx: ArrayT = xp.empty(geometry.x_shape, dtype=dy.dtype, device=device(dy))
+    write = put
+    for jobs in _rounds(plan, filters, kept, xp=xp):
+        dx = side_by_side(dx, write, work, jobs, plan.threads(threads), xp=xp)
+        write = add
+    return dx
+
+
+def input_grad_by_phases(
+    dy: ArrayT,
+    w: ArrayT,
+    geometry: Geometry,
+    phases: tuple[Phase, ...],
+    threads: int,
+    kept: Kept | None = None,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """The same as forward contractions: x is correlated with w, so dx is dy convolved with it, taps turned around."""
+    make = xp.empty if all(phase.plan for phase in phases) else xp.zeros
+    dx: ArrayT = make(geometry.x_shape, dtype=dy.dtype, device=device(dy))
+    axes = tuple(range(3, 3 + len(geometry.axes)))
+    for number, (inputs, taps, plan) in enumerate(phases):
+        if plan is None:
+            continue
+
+        def filters(part: Part, taps: tuple[slice, ...] = taps) -> ArrayT:
+            # What are outputs here are inputs of w, and the reverse.
+            rows = channels(part.groups, part.inputs, geometry.outputs)
+            turned = conj(w[(rows, part.outputs, *taps)], xp=xp)
+            turned = xp.reshape(turned, (part.geometry.groups, part.geometry.inputs, *turned.shape[1:]))
+            turned = xp.flip(xp.permute_dims(turned, (0, 2, 1, *axes)), axis=axes)
+            return xp.reshape(turned, part.geometry.w_shape)
+
+        def place(where: Where, inputs: tuple[slice, ...] = inputs) -> Where:
+            return (*where[:2], *map(_within, inputs, where[2:]))
+
+        mine = None if kept is None else kept.setdefault(number, {})
+        dx = correlate(dx, place, dy, filters, None, plan, threads, mine, xp=xp)
+    return dx
+
+
+def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, plan: Plan, threads: int, *, xp: Namespace) -> ArrayT:
+    """dw = Ew*( Y @ X^T ): summed over the parts before it leaves the basis, in chains and then over these."""
+    basis, parts = plan.basis, plan.parts
+    links = parts.count // plan.weight_cuts  # parts of the same weights
+
+    def link(part: Part) -> ArrayT:
+        Y = basis.ey(dy[part.y], part.geometry, xp=xp)
+        X = basis.ex(conj(x[part.x], xp=xp), part.geometry, xp=xp)
+        return _product(Y, xp.matrix_transpose(X), plan, xp=xp)
+
+    def plain(part: Part) -> ArrayT:
+        return weight_grad(dy[part.y], x[part.x], part.geometry, plan.lowered(part.geometry, "w"), 1, xp=xp)
+
+    def work(job: tuple[int, int]) -> tuple[Where, ArrayT]:
+        weights, i = job
+        chained = range(links * i // plan.chains, links * (i + 1) // plan.chains)
+        part = parts[weights * links + chained[0]]
+        dw = basis.ew_adjoint(_sum(link, parts, weights * links, chained), part.geometry, xp=xp)
+        if basis.spreads and not is_finite(dw, xp=xp):
+            dw = _sum(plain, parts, weights * links, chained)
+        return (i, *part.w), dw
+
+    if not links:
+        return xp.zeros(geometry.w_shape, dtype=x.dtype, device=device(x))
+    sums: ArrayT = xp.empty((plan.chains, *geometry.w_shape), dtype=x.dtype, device=device(x))
+    jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.chains))
+    sums = side_by_side(sums, put, work, jobs, plan.threads(threads), xp=xp)
+    dw: ArrayT = sums[0, ...]
+    for i in range(1, plan.chains):
+        dw = add(dw, (...,), sums[i, ...], xp=xp)
+    return dw
+
+
+def _rounds(
+    plan: Plan, filters: Callable[[Part], ArrayT], kept: Kept | None, *, xp: Namespace
+) -> Iterator[Iterator[tuple[Part, ArrayT]]]:
+    """Round by round through what is summed: each part with the weights in the basis, which its neighbours share."""
+    parts = plan.parts
+    rounds = parts.counts[parts.rounds]
+    size = parts.count // rounds
+
+    def weights(part: Part) -> ArrayT:
+        if kept is None or plan.weight_cuts > 1:
+            return plan.basis.ew(filters(part), part.geometry, xp=xp)
+        if plan.basis not in kept:
+            kept[plan.basis] = plan.basis.ew(filters(part), part.geometry, xp=xp)
+        return cast(ArrayT, kept[plan.basis])
+
+    def jobs(begin: int) -> Iterator[tuple[Part, ArrayT]]:
+        numbered = (parts[begin + i] for i in range(size))
+        for _, group in groupby(numbered, key=lambda part: part.w):
+            first = next(group)
+            W = weights(first)
+            for part in chain([first], group):
+                yield part, W
+
+    return (jobs(size * i) for i in range(rounds))
+
+
+def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:
+    if not plan.basis.swapped:
+        return matmul(a, b, xp=xp)
+    return xp.matrix_transpose(matmul(xp.matrix_transpose(b), xp.matrix_transpose(a), xp=xp))
+
+
+def _within(whole: slice, part: slice) -> slice:
+    """A part of every so-manieth."""
+    first = whole.start + whole.step * part.start
+    return slice(first, first + whole.step * (part.stop - part.start - 1) + 1, whole.step)
+
+
+def _sum(link: Callable[[Part], ArrayT], parts: Any, begin: int, chained: range) -> ArrayT:
+    total = link(parts[begin + chained[0]])
+    for i in chained[1:]:
+        total += link(parts[begin + i])  # type: ignore[operator]
+    return total

@@ -8,50 +8,66 @@ Source: K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neur
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .._geometry import Geometry
+from .._padding import pad, pad_adjoint
 from .._typing import ArrayT, Namespace
 from .._windows import fold, windows
 
-__all__ = ["column_size", "ew", "ew_adjoint", "ex", "ex_adjoint", "ey", "ey_adjoint"]
+__all__ = ["Lowering"]
 
 
-def column_size(geometry: Geometry) -> int:
-    return geometry.inputs * geometry.taps
+@dataclass(frozen=True)
+class Lowering:
+    name = "lowering"
+    swapped = False
+    spreads = False
 
+    def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
+        columns = geometry.groups * geometry.samples * geometry.positions
+        w = 0  # a view
+        return columns * geometry.inputs * geometry.taps, w, 2 * columns * geometry.outputs
 
-def ex(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-    """(n, g*c, *padded) -> (g, c*taps, n*positions)."""
-    ndim = len(geometry.axes)
-    taps, out = range(2, 2 + ndim), range(2 + ndim, 2 + 2 * ndim)
-    columns = windows(x, geometry, xp=xp)  # (n, g*c, *kernel, *out)
-    columns = xp.permute_dims(columns, (1, *taps, 0, *out))  # (g*c, *kernel, n, *out)
-    return xp.reshape(columns, (geometry.groups, column_size(geometry), geometry.samples * geometry.positions))
+    def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
+        height, columns = geometry.inputs * geometry.taps, geometry.samples * geometry.positions
+        return geometry.outputs, height, columns, geometry.groups * geometry.outputs * height * columns
 
+    def effort(self, geometry: Geometry) -> float:  # noqa: ARG002
+        return 1.0
 
-def ex_adjoint(columns: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-    ndim = len(geometry.axes)
-    taps, out = range(1, 1 + ndim), range(2 + ndim, 2 + 2 * ndim)
-    shape = (geometry.groups * geometry.inputs, *geometry.kernel, geometry.samples, *geometry.out)
-    columns = xp.reshape(columns, shape)  # (g*c, *kernel, n, *out)
-    columns = xp.permute_dims(columns, (1 + ndim, 0, *taps, *out))  # (n, g*c, *kernel, *out)
-    return fold(columns, geometry, xp=xp)
+    def unit(self, geometry: Geometry) -> tuple[int, ...]:
+        return (1,) * len(geometry.axes)
 
+    def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(n, g*c, *size) -> (g, c*taps, n*positions)."""
+        ndim = len(geometry.axes)
+        taps, out = range(2, 2 + ndim), range(2 + ndim, 2 + 2 * ndim)
+        columns = windows(pad(x, geometry, xp=xp), geometry, xp=xp)  # (n, g*c, *kernel, *out)
+        columns = xp.permute_dims(columns, (1, *taps, 0, *out))  # (g*c, *kernel, n, *out)
+        shape = (geometry.groups, geometry.inputs * geometry.taps, geometry.samples * geometry.positions)
+        return xp.reshape(columns, shape)
 
-def ew(w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-    """(g*o, c, *kernel) -> (g, o, c*taps)."""
-    return xp.reshape(w, (geometry.groups, geometry.outputs, column_size(geometry)))
+    def ex_adjoint(self, columns: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        ndim = len(geometry.axes)
+        taps, out = range(1, 1 + ndim), range(2 + ndim, 2 + 2 * ndim)
+        shape = (geometry.groups * geometry.inputs, *geometry.kernel, geometry.samples, *geometry.out)
+        columns = xp.reshape(columns, shape)  # (g*c, *kernel, n, *out)
+        columns = xp.permute_dims(columns, (1 + ndim, 0, *taps, *out))  # (n, g*c, *kernel, *out)
+        return pad_adjoint(fold(columns, geometry, xp=xp), geometry, xp=xp)
 
+    def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(g*o, c, *kernel) -> (g, o, c*taps)."""
+        return xp.reshape(w, (geometry.groups, geometry.outputs, geometry.inputs * geometry.taps))
 
-def ew_adjoint(w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-    return xp.reshape(w, geometry.w_shape)
+    def ew_adjoint(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        return xp.reshape(w, geometry.w_shape)
 
+    def ey(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(n, g*o, *out) -> (g, o, n*positions)."""
+        y = xp.permute_dims(y, (1, 0, *range(2, y.ndim)))  # (g*o, n, *out)
+        return xp.reshape(y, (geometry.groups, geometry.outputs, geometry.samples * geometry.positions))
 
-def ey(y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-    """(n, g*o, *out) -> (g, o, n*positions)."""
-    y = xp.permute_dims(y, (1, 0, *range(2, y.ndim)))  # (g*o, n, *out)
-    return xp.reshape(y, (geometry.groups, geometry.outputs, geometry.samples * geometry.positions))
-
-
-def ey_adjoint(y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-    y = xp.reshape(y, (geometry.groups * geometry.outputs, geometry.samples, *geometry.out))  # (g*o, n, *out)
-    return xp.permute_dims(y, (1, 0, *range(2, y.ndim)))
+    def ey_adjoint(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        y = xp.reshape(y, (geometry.groups * geometry.outputs, geometry.samples, *geometry.out))  # (g*o, n, *out)
+        return xp.permute_dims(y, (1, 0, *range(2, y.ndim)))

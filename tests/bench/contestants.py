@@ -1,0 +1,139 @@
+"""Who is measured: each contestant makes the calls of the three passes from a layer and its operands in NumPy."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from layers import Layer
+
+import xpconv
+
+PASSES = ("forward", "dx", "dweight")
+OURS = "xpconv"
+
+# Of the three passes; a call returns when its result is there.
+Calls = tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any]]
+
+
+def ours(layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> Calls:
+    size, kernel, parameters = x.shape[2:], weight.shape[2:], layer.parameters
+    return (
+        lambda: xpconv.conv(x, weight, **parameters),
+        lambda: xpconv.conv_input_grad(dy, weight, input_size=size, **parameters),
+        lambda: xpconv.conv_weight_grad(dy, x, kernel_size=kernel, **parameters),
+    )
+
+
+def torchs(layer: Layer, *operands: np.ndarray) -> Calls:
+    x, weight, dy = map(torch.from_numpy, operands)
+    ndim = x.ndim - 2
+    conv = getattr(torch.nn.functional, f"conv{ndim}d")
+    lists = [[value] * ndim for value in (layer.stride, layer.padding, layer.dilation)]
+
+    def backward(*mask: bool) -> tuple[torch.Tensor | None, ...]:
+        return torch.ops.aten.convolution_backward(
+            dy, x, weight, None, *lists, False, [0] * ndim, layer.groups, list(mask)
+        )
+
+    return (
+        lambda: conv(x, weight, **layer.parameters),
+        lambda: backward(True, False, False)[0],
+        lambda: backward(False, True, False)[1],
+    )
+
+
+@cache
+def import_jax() -> ModuleType:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import jax
+
+    jax.config.update("jax_enable_x64", True)  # or it would compute in float32 throughout
+    return jax
+
+
+def jaxs(layer: Layer, *operands: np.ndarray) -> Calls | None:
+    """Compiled beforehand, so that no call counts a compilation; None where a call would take 15 seconds."""
+    if operands[0].dtype == np.float64 and len(layer.weight) == 4 and math.prod(layer.weight[2:]) > 500:
+        return None
+    jax = import_jax()
+    x, weight, dy = map(jax.numpy.asarray, operands)
+    ndim = x.ndim - 2
+
+    def conv(x: Any, weight: Any) -> Any:
+        return jax.lax.conv_general_dilated(
+            x,
+            weight,
+            window_strides=[layer.stride] * ndim,
+            padding=[(layer.padding, layer.padding)] * ndim,
+            rhs_dilation=[layer.dilation] * ndim,
+            feature_group_count=layer.groups,
+        )
+
+    def input_grad(dy: Any, weight: Any) -> Any:
+        return jax.linear_transpose(lambda x: conv(x, weight), x)(dy)[0]
+
+    def weight_grad(dy: Any, x: Any) -> Any:
+        return jax.linear_transpose(lambda weight: conv(x, weight), weight)(dy)[0]
+
+    def call(function: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
+        compiled = jax.jit(function).lower(*arrays).compile()
+        return lambda: compiled(*arrays).block_until_ready()
+
+    return call(conv, x, weight), call(input_grad, dy, weight), call(weight_grad, dy, x)
+
+
+def scipys(layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> Calls | None:
+    """The better of its direct, FFT and overlap-add convolutions; None for a layer that none of them can do."""
+    from scipy import signal
+
+    taps = weight.shape[2]
+    same = layer.padding == taps // 2 and all(size == taps and size % 2 for size in weight.shape[2:])
+    plain = layer.stride == layer.dilation == 1 and (same or not layer.padding)
+    if not plain or weight.shape[:2] != (1, 1):
+        return None
+
+    # convolve chooses between the direct sum and the FFT.
+    convolutions = (signal.convolve, signal.oaconvolve)
+    kernel = weight[0, 0]
+    pad = [(layer.padding, layer.padding)] * kernel.ndim
+    forward, backward = ("same", "same") if same else ("valid", "full")
+
+    def conv(convolve: Callable[..., Any]) -> np.ndarray:
+        return np.stack([convolve(sample, np.flip(kernel), forward) for sample in x[:, 0]])[:, None]
+
+    def input_grad(convolve: Callable[..., Any]) -> np.ndarray:
+        return np.stack([convolve(sample, kernel, backward) for sample in dy[:, 0]])[:, None]
+
+    def weight_grad(convolve: Callable[..., Any]) -> np.ndarray:
+        pairs = zip(x[:, 0], dy[:, 0], strict=True)
+        return sum(convolve(np.pad(sample, pad), np.flip(d), "valid") for sample, d in pairs)[None, None]
+
+    return tuple(better([lambda c=c, f=f: f(c) for c in convolutions]) for f in (conv, input_grad, weight_grad))
+
+
+def better(calls: list[Callable[[], Any]]) -> Callable[[], Any]:
+    return min(calls, key=seconds_of)
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+CONTESTANTS: dict[str, Callable[..., Calls | None]] = {OURS: ours, "torch": torchs, "jax": jaxs, "scipy": scipys}
+RIVALS = tuple(who for who in CONTESTANTS if who != OURS)
+
+
+def installed(rival: str) -> bool:
+    return find_spec(rival) is not None

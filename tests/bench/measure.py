@@ -1,0 +1,200 @@
+"""How the benchmark measures: times in turns, errors against float64, memory, and the machine's own rate."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from contestants import CONTESTANTS, OURS, PASSES, torchs
+from layers import LAYERS
+
+DTYPES = ("float32", "float64")
+ALLOWED = {"float32": 2e-5, "float64": 1e-13}  # what xpconv promises
+LONG = 0.3  # seconds; a call that takes longer is counted once
+TOO_LONG = 1.0  # seconds; a call that would take longer is left out, of rivals other than torch
+SPIN = 0.03  # seconds that the threads of a library wait for its next product before they sleep
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long to measure: so many turns of so many seconds, or of one call where it is longer."""
+
+    turns: int
+    seconds: float
+
+    def measure(self, calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+        """The milliseconds of each contestant's calls; ours and torch have all the turns, the others the first.
+
+        Threads that spin take the cores from the next library, and threads that sleep take as long to wake. So a turn
+        begins with a pause and two calls that do not count; one, where it is long.
+        """
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for turn in range(self.turns):
+            for name, call in calls.items():
+                if turn and (name not in (OURS, "torch") or times[name][0] > 1e3 * LONG):
+                    continue
+                time.sleep(2 * SPIN)
+                first = milliseconds(call)
+                if first > 1e3 * LONG:
+                    times[name] = [first]
+                    continue
+                if first < 1e3 * SPIN:
+                    call()
+                end = time.perf_counter() + self.seconds
+                while time.perf_counter() < end:
+                    times[name].append(milliseconds(call))
+        return times
+
+
+def milliseconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Measured:
+    median_ms: float
+    fastest_ms: float
+    calls: int
+    error: float | None  # the largest, beside the largest number expected; None for the reference itself
+
+
+def measured(ms: list[float], error: float | None) -> Measured:
+    return Measured(round(statistics.median(ms), 5), round(min(ms), 5), len(ms), error)
+
+
+@dataclass(frozen=True)
+class Result:
+    layer: str
+    kind: str
+    batch: int
+    dtype: str
+    what: str
+    multiplications: int
+    extra_bytes: int  # ours at its peak, beside the inputs and the output
+    by: dict[str, Measured]
+
+    def ratio(self, rival: str) -> float:
+        return self.by[rival].median_ms / self.by[OURS].median_ms
+
+    def gflops(self, who: str) -> float:
+        return 2e-6 * self.multiplications / self.by[who].median_ms
+
+
+def bench(name: str, batch: int, rivals: list[str], pace: Pace, earlier: list[Result], refusing: bool) -> list[Result]:
+    """A layer's three passes in every dtype; what is too long for a rival is told from the earlier results.
+
+    Where a method that was asked for may refuse a layer, what it refuses is left out.
+    """
+    layer = LAYERS[name]
+    rng = np.random.default_rng(0)
+    doubles = [rng.standard_normal(shape) for shape in layer.shapes(batch)]
+    results = []
+    for dtype in DTYPES:
+        operands = [operand.astype(dtype) for operand in doubles]
+        references = torchs(layer, *(operand.astype(np.float64) for operand in operands))
+        makers = {who: CONTESTANTS[who](layer, *operands) for who in (OURS, *rivals)}
+        for index, what in enumerate(PASSES):
+            before = [r for r in earlier if (r.layer, r.dtype, r.what) == (name, dtype, what)]
+            calls = {who: made[index] for who, made in makers.items() if made and not too_long(who, batch, before)}
+            try:
+                first, extra_bytes = with_peak(calls[OURS])
+            except ValueError:
+                if not refusing:
+                    raise
+                continue
+            expected = np.asarray(references[index]())
+            errors: dict[str, float | None] = {OURS: error(first, expected)}
+            times: dict[str, list[float]] = {}
+            del first
+            for who in list(calls)[1:]:
+                if who == "torch" and dtype == "float64":  # the reference was its
+                    errors[who] = None
+                    continue
+                start = time.perf_counter()
+                y = calls[who]()
+                ms = 1e3 * (time.perf_counter() - start)
+                errors[who] = error(np.asarray(y), expected)
+                if who != "torch" and ms > 1e3 * LONG:
+                    times[who] = [ms]  # and no second call
+            times |= pace.measure({who: call for who, call in calls.items() if who not in times})
+            by = {who: measured(times[who], errors[who]) for who in calls}
+            multiplications = layer.multiplications(batch)
+            results.append(Result(name, layer.kind, batch, dtype, what, multiplications, extra_bytes, by))
+    return results
+
+
+def too_long(who: str, batch: int, before: list[Result]) -> bool:
+    if who in (OURS, "torch") or not before:
+        return False
+    last = before[-1]
+    return who not in last.by or last.by[who].median_ms / last.batch * batch > 1e3 * TOO_LONG
+
+
+def with_peak(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, int]:
+    """A call's result, and how many bytes it held at its peak beside that."""
+    tracemalloc.start()
+    try:
+        result = call()
+        return result, max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
+    finally:
+        tracemalloc.stop()
+
+
+def error(actual: np.ndarray, expected: np.ndarray) -> float:
+    if actual.shape != expected.shape:
+        return math.inf
+    return float(f"{np.max(np.abs(actual - expected)) / np.max(np.abs(expected)):.3g}")
+
+
+def gemm_rates() -> dict[str, float]:
+    """NumPy's GFLOP/s for a product of matrices of 2048 x 2048."""
+    rng = np.random.default_rng(0)
+    rates = {}
+    for dtype in DTYPES:
+        a, b = (rng.standard_normal((2048, 2048)).astype(dtype) for _ in range(2))
+        out = a @ b
+        median = statistics.median(milliseconds(lambda a=a, b=b, out=out: np.matmul(a, b, out=out)) for _ in range(5))
+        rates[dtype] = round(2e-6 * 2048**3 / median, 1)
+    return rates
+
+
+def machine() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "python": platform.python_version(),
+        "xpconv": installed_version("xpconv"),
+        "numpy": f"{np.__version__} with {blas['name']} {blas['version']}",
+        "torch": f"{torch.__version__} with {torch.get_num_threads()} threads",
+        "jax": installed_version("jax"),
+        "scipy": installed_version("scipy"),
+        "threadpoolctl": installed_version("threadpoolctl"),
+    }
+
+
+def installed_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

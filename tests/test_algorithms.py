@@ -1,0 +1,256 @@
+"""Every algorithm in every slot: by the oracle, by the contract of precision, and in what it does to NaN."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from support import draw
+
+from xpconv import conv, conv_backward, conv_input_grad, conv_weight_grad, options
+from xpconv._algorithms import _contractions as contractions
+from xpconv._algorithms._banded import Banded
+from xpconv._algorithms._choose import Wanted, choose
+from xpconv._algorithms._fourier import Fourier
+from xpconv._algorithms._lowering import Lowering
+from xpconv._algorithms._plan import plan
+from xpconv._algorithms._winograd import Winograd
+from xpconv._geometry import parse
+
+# A basis, and the shapes and parameters of a convolution that it can do; tiles that divide the output and that do not.
+CASES = [
+    (Lowering(), (2, 4, 7, 6), (6, 2, 3, 2), {"stride": (2, 1), "padding": 2, "groups": 2}),
+    (Lowering(), (2, 3, 9), (2, 3, 3), {"stride": 4, "dilation": 3, "padding": 1}),
+    (Winograd((2, 2)), (2, 4, 6, 7), (6, 2, 3, 3), {"padding": 1, "groups": 2}),
+    (Winograd((4, 4)), (1, 2, 8, 11), (3, 2, 3, 3), {}),
+    (Winograd((4,)), (3, 2, 9), (2, 2, 3), {"padding": 2}),
+    (Winograd((2, 4, 1)), (1, 2, 4, 7, 3), (2, 2, 3, 3, 1), {"padding": (1, 1, 0)}),
+    (Winograd((2, 2)), (1, 2, 7, 6), (2, 2, 5, 3), {"padding": (2, 1)}),
+    (Banded(4), (2, 4, 7, 9), (6, 2, 3, 2), {"stride": (1, 2), "padding": 1, "groups": 2}),
+    (Banded(3), (2, 3, 8, 10), (3, 1, 3, 3), {"dilation": 2, "padding": 2, "groups": 3}),
+    (Banded(5), (2, 2, 5), (3, 2, 1), {}),
+    (Fourier((8, 10)), (2, 4, 9, 8), (6, 2, 3, 4), {"padding": 2, "groups": 2}),
+    (Fourier((6, 5)), (1, 2, 9, 8), (3, 2, 2, 3), {"stride": (2, 1), "dilation": (3, 1), "padding": (1, 0)}),
+    (Fourier((16,)), (2, 3, 40), (3, 1, 7), {"groups": 3}),
+]
+WAYS = ["one part", "many parts"]
+
+
+def planned(case, slot, way, dtype):
+    basis, x_shape, w_shape, parameters = case
+    whole = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **parameters}
+    geometry = parse(x_shape, w_shape, *(whole[name] for name in ("stride", "padding", "dilation", "groups")))
+    return geometry, plan(geometry, slot, basis, np.dtype(dtype).itemsize, 2**26, 2**26 if way == "one part" else 500)
+
+
+def expected(geometry, dy, x, w):
+    rows = zip(*geometry.axes, strict=True)
+    _, _, stride, dilation, lo, _ = rows
+    return oracle.contract(dy, x, w, stride=stride, lo=lo, dilation=dilation, groups=geometry.groups)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex64"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_slot_of_every_algorithm(backend, rng, case, way, dtype):
+    geometry, forward = planned(case, "y", way, dtype)
+    _, input_grad = planned(case, "x", way, dtype)
+    _, weight_grad = planned(case, "w", way, dtype)
+    assert all((one.parts.count == 1) == (way == "one part") for one in (forward, input_grad))
+    dy, x, w = (draw(rng, shape, dtype) for shape in (geometry.y_shape, geometry.x_shape, geometry.w_shape))
+    arrays = [backend.array(operand) for operand in (dy, x, w)]
+    before = [backend.numpy(array).tobytes() for array in arrays]
+    xp = np if backend.name.startswith("numpy") else backend.xp
+    results = (
+        contractions.forward(arrays[1], arrays[2], None, geometry, forward, 2, xp=xp),
+        contractions.input_grad(arrays[0], arrays[2], geometry, input_grad, 2, xp=xp),
+        contractions.weight_grad(arrays[0], arrays[1], geometry, weight_grad, 2, xp=xp),
+    )
+    sums = expected(geometry, dy, x, w)
+    for result, values in zip(results, sums, strict=False):
+        values_here = backend.numpy(result)
+        assert values_here.shape == values.shape
+        assert values_here.dtype == np.dtype(dtype)
+        # Winograd's tiles of 4 lose about a digit, of the largest number rather than of each.
+        bound = 100 * np.finfo(dtype).eps * np.max(np.abs(values))
+        assert np.max(np.abs(values_here - values)) <= bound
+    for array, copy in zip(arrays, before, strict=True):
+        assert backend.numpy(array).tobytes() == copy
+
+
+METHODS = {
+    "lowering": [((2, 6, 11, 9), (8, 3, 3, 2), {"stride": (2, 3), "dilation": (1, 2), "padding": 2, "groups": 2})],
+    "winograd": [
+        ((2, 6, 11, 9), (8, 3, 3, 3), {"padding": 1, "groups": 2}),
+        ((2, 6, 30), (8, 6, 5), {"padding": "same"}),
+        ((1, 4, 6, 7, 8), (2, 4, 3, 3, 3), {}),
+    ],
+    "banded": [
+        ((2, 6, 11, 9), (6, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 6}),
+        ((2, 6, 11, 9), (6, 1, 3, 2), {"stride": (3, 1), "dilation": (2, 3), "padding": 3, "groups": 6}),
+    ],
+    "fft": [
+        ((2, 6, 21, 19), (6, 1, 13, 12), {"padding": 6, "groups": 6}),
+        ((2, 4, 60), (6, 2, 9), {"stride": 3, "dilation": 4, "padding": 5, "groups": 2}),
+    ],
+}
+BY_METHOD = [(method, *case) for method, cases in METHODS.items() for case in cases]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+@pytest.mark.parametrize(("method", "x_shape", "w_shape", "parameters"), BY_METHOD)
+def test_methods_by_name(backend, rng, method, x_shape, w_shape, parameters, dtype):
+    plain = options(method="lowering")
+    x, w = draw(rng, x_shape, "complex128"), draw(rng, w_shape, "complex128")
+    if np.dtype(dtype).kind == "f":
+        x, w = x.real, w.real
+    with plain:  # checked by the loop in float64 elsewhere
+        dy = draw(rng, conv(x, w, **parameters).shape, x.dtype.name)
+        sums = conv(x, w, **parameters), *conv_backward(dy, x, w, **parameters)
+    arrays = [backend.array(operand.astype(dtype)) for operand in (dy, x, w)]
+    with options(method=method):
+        results = (
+            conv(*arrays[1:], **parameters),
+            conv_input_grad(arrays[0], arrays[2], input_size=x_shape[2:], **parameters),
+            conv_weight_grad(*arrays[:2], kernel_size=w_shape[2:], **parameters),
+        )
+    for result, values in zip(results, sums, strict=False):
+        values_here = backend.numpy(result)
+        assert values_here.dtype == np.dtype(dtype)
+        assert np.max(np.abs(values_here - values)) <= 100 * np.finfo(dtype).eps * np.max(np.abs(values))
+
+
+def tensors(rng, x_shape, w_shape, parameters):
+    """Operands of zero mean and what torch makes of them in float64."""
+    x, w = (torch.from_numpy(rng.standard_normal(shape)).requires_grad_() for shape in (x_shape, w_shape))
+    y = getattr(torch.nn.functional, f"conv{len(x_shape) - 2}d")(x, w, **parameters)
+    dy = torch.from_numpy(rng.standard_normal(y.shape))
+    dx, dw = torch.autograd.grad(y, (x, w), dy)
+    return [a.detach().numpy() for a in (dy, x, w)], [a.detach().numpy() for a in (y, dx, dw)]
+
+
+PRECISE = [
+    ("lowering", (2, 48, 20, 20), (32, 48, 3, 3), {"padding": 1}),
+    ("winograd", (2, 48, 20, 20), (32, 48, 3, 3), {"padding": 1}),
+    ("winograd", (1, 3, 40, 40), (4, 3, 3, 3), {"padding": 1}),
+    ("winograd", (2, 24, 25, 25), (16, 24, 5, 5), {"padding": 2}),
+    ("winograd", (1, 8, 12, 12, 12), (8, 8, 3, 3, 3), {"padding": 1}),
+    ("winograd", (2, 16, 500), (16, 16, 3), {"padding": 1}),
+    ("winograd", (2, 16, 500), (16, 16, 5), {"padding": 2}),
+    ("banded", (2, 32, 30, 30), (32, 1, 7, 7), {"padding": 3, "groups": 32}),
+    ("fft", (2, 16, 30, 30), (16, 1, 31, 31), {"padding": 15, "groups": 16}),
+    ("fft", (2, 16, 600), (16, 16, 100), {}),
+    ("auto", (2, 32, 28, 28), (64, 32, 3, 3), {"padding": 1}),
+]
+
+
+@pytest.mark.parametrize(("method", "x_shape", "w_shape", "parameters"), PRECISE)
+@pytest.mark.parametrize(
+    ("dtype", "precision", "contract"),
+    [("float32", "auto", 2e-5), ("float32", "highest", 2e-6), ("float64", "auto", 1e-13)],
+)
+def test_the_contract_of_precision(backend, rng, method, x_shape, w_shape, parameters, dtype, precision, contract):
+    if method == "winograd" and precision == "highest" and 5 in w_shape[2:]:
+        method = "auto"  # which does without it then
+    operands, values = tensors(rng, x_shape, w_shape, parameters)
+    dy, x, w = (backend.array(operand.astype(dtype)) for operand in operands)
+    rounded = [operand.astype(dtype).astype("float64") for operand in operands]
+    with options(method="lowering"):
+        values = (
+            (
+                conv(*rounded[1:], **parameters),
+                conv_input_grad(rounded[0], rounded[2], input_size=x_shape[2:], **parameters),
+                conv_weight_grad(*rounded[:2], kernel_size=w_shape[2:], **parameters),
+            )
+            if dtype == "float32"
+            else values
+        )
+    with options(method=method, precision=precision):
+        results = (
+            conv(x, w, **parameters),
+            conv_input_grad(dy, w, input_size=x_shape[2:], **parameters),
+            conv_weight_grad(dy, x, kernel_size=w_shape[2:], **parameters),
+        )
+    for result, exact in zip(results, values, strict=True):
+        assert np.max(np.abs(backend.numpy(result) - exact)) <= contract * np.max(np.abs(exact))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e308])
+@pytest.mark.parametrize(("method", "x_shape", "w_shape", "parameters"), BY_METHOD)
+def test_nan_and_infinities_stay_where_lowering_puts_them(backend, rng, method, x_shape, w_shape, parameters, value):
+    """In an operand that holds one, and where only the algorithm's own intermediate numbers would overflow."""
+    operands = [np.abs(draw(rng, shape, "float64")) + 0.5 for shape in (x_shape, w_shape)]
+    operands.insert(0, np.ones_like(conv(*operands, **parameters)))
+    for spoilt in range(3):
+        dy, x, w = (operand.copy() for operand in operands)
+        one = (dy, x, w)[spoilt]
+        one[tuple(size // 2 for size in one.shape)] = value
+        if value == 1e308:
+            (x if spoilt != 1 else w)[...] *= 0.5**8
+        both = []
+        for name in ("lowering", method):
+            arrays = [backend.array(operand) for operand in (dy, x, w)]
+            with options(method=name), np.errstate(all="ignore"):
+                y = conv(*arrays[1:], **parameters)
+                dx, dw, _ = conv_backward(*arrays, **parameters)
+            both.append([backend.numpy(result) for result in (y, dx, dw)])
+        for plain, result in zip(*both, strict=True):
+            np.testing.assert_array_equal(np.isfinite(result), np.isfinite(plain))
+            np.testing.assert_array_equal(np.isnan(result), np.isnan(plain))
+
+
+def wanted(**changes):
+    return Wanted(4, True, True, True, 2**26, 2**23, "auto", "auto")._replace(**changes)
+
+
+def names(geometry, **changes):
+    return [plan.basis.name for slot in "yxw" for plan in choose(geometry, slot, wanted(**changes)).plans]
+
+
+def test_each_algorithm_is_chosen_where_it_is_made_for():
+    assert names(parse((8, 64, 56, 56), (64, 64, 1, 1), 1, 0, 1, 1)) == ["lowering"] * 3
+    assert names(parse((8, 128, 56, 56), (128, 128, 3, 3), 1, 1, 1, 1))[0] == "winograd"
+    assert names(parse((1, 1, 100_000), (1, 1, 5000), 1, 0, 1, 1)) == ["fft"] * 3
+    assert "banded" in names(parse((8, 192, 28, 28), (192, 1, 7, 7), 1, 3, 1, 192))
+    assert names(parse((3, 4), (2, 4), 1, 0, 1, 1)) == ["lowering"] * 3
+
+
+def test_what_is_out_of_the_question_is_not_chosen():
+    short = parse((8, 128, 56, 56), (128, 128, 3, 3), 1, 1, 1, 1)
+    long = parse((1, 1, 100_000), (1, 1, 5000), 1, 0, 1, 1)
+    assert names(short, floating=False) == names(long, floating=False) == ["lowering"] * 3
+    assert names(short, watched=False) == names(long, watched=False) == ["lowering"] * 3  # NaN would spread unseen
+    assert "fft" not in names(long, fourier=False)
+    for choice in (choose(short, slot, wanted(precision="highest", method="winograd")) for slot in "yxw"):
+        assert all(max(plan.basis.tile) == 2 for plan in choice.plans)
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "parameters", "sentence"),
+    [
+        ("winograd", "float32", {"stride": 2}, "real or complex numbers, stride and dilation 1 and 3 or 5 taps"),
+        ("winograd", "int32", {}, "real or complex numbers, stride and dilation 1 and 3 or 5 taps"),
+        ("banded", "int32", {}, "real or complex numbers over at least one axis"),
+        (
+            "fft",
+            "int32",
+            {},
+            "real or complex numbers over at least one axis, in a library that has Fourier transforms",
+        ),
+    ],
+)
+def test_a_method_that_cannot_do_it_says_so(method, dtype, parameters, sentence):
+    x, w = np.ones((1, 1, 9), dtype=dtype), np.ones((1, 1, 3), dtype=dtype)
+    start = f'^method must be "auto" or "lowering" for this convolution: got {method!r}, which is for {sentence}'
+    with options(method=method), pytest.raises(ValueError, match=start):
+        conv(x, w, **parameters)
+
+
+def test_winograds_tile_is_a_product_of_polynomials_in_fewer_multiplications():
+    for tile, taps in ((2, 3), (4, 3), (2, 5), (1, 3), (4, 1)):
+        basis = Winograd((tile,))
+        geometry = parse((1, 1, tile + taps - 1), (1, 1, taps), 1, 0, 1, 1)
+        assert math.prod(basis.product(geometry)) == tile + taps - 1

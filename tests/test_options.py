@@ -1,0 +1,116 @@
+"""What may be said about how a convolution is computed, and what is said back."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from support import draw
+
+from xpconv import conv, conv_input_grad, conv_weight_grad, explain, options
+from xpconv._options import Options, current
+
+
+def test_options_nest_and_end():
+    assert current() == Options()
+    with options(workers=3, method="fft"):
+        with options(workspace=2**25, method="lowering"):
+            assert current() == Options(3, 2**25, "lowering", "auto")
+        try:
+            with options(precision="highest"):
+                assert current() == Options(3, 2**26, "fft", "highest")
+                raise ZeroDivisionError
+        except ZeroDivisionError:
+            pass
+        assert current() == Options(3, 2**26, "fft", "auto")
+    assert current() == Options()
+
+
+def test_options_belong_to_their_thread():
+    seen = []
+    with options(workers=1):
+        other = threading.Thread(target=lambda: seen.append(current()))
+        other.start()
+        other.join()
+    assert seen == [Options()]
+
+
+@pytest.mark.parametrize(
+    ("option", "error", "sentence"),
+    [
+        ({"workers": 0}, ValueError, "workers must be an integer of at least 1: got 0"),
+        ({"workers": "2"}, TypeError, "workers must be an integer of at least 1: got '2'"),
+        ({"workspace": 1000}, ValueError, "workspace must be an integer of at least 1048576: got 1000"),
+        ({"workspace": 1e9}, TypeError, "workspace must be an integer of at least 1048576: got 1000000000.0"),
+        (
+            {"method": "im2col"},
+            ValueError,
+            "method must be one of 'auto', 'lowering', 'winograd', 'banded', 'fft': got 'im2col'",
+        ),
+        ({"method": 1}, TypeError, "method must be one of 'auto', 'lowering', 'winograd', 'banded', 'fft': got 1"),
+        ({"precision": "low"}, ValueError, "precision must be one of 'auto', 'highest': got 'low'"),
+    ],
+)
+def test_sentences(option, error, sentence):
+    with pytest.raises(error) as caught, options(**option):
+        pass
+    assert str(caught.value) == sentence
+    assert current() == Options()
+
+
+def test_explain(backend, rng):
+    x, w = draw(rng, (2, 16, 30, 30), "float32"), draw(rng, (24, 16, 3, 3), "float32")
+    with options(method="winograd"):
+        plan = explain(backend.array(x), backend.array(w), padding=1)
+    forward = plan.contractions[0]
+    assert [made.name for made in plan.contractions] == ["forward", "input gradient", "weight gradient"]
+    assert all("Winograd(tile=(" in made.algorithm for made in plan.contractions)
+    assert plan.direct_flops == 2 * 2 * 24 * 30 * 30 * 16 * 9
+    assert forward.flops < plan.direct_flops / 2
+    assert all(0 < made.workspace <= 2**26 and made.seconds > 0 for made in plan.contractions)
+    assert all(other > forward.seconds for other in forward.others.values())
+    text = str(plan)
+    assert text.startswith("x (2, 16, 30, 30), weight (24, 16, 3, 3), stride (1, 1), padding ((1, 1), (1, 1)), ")
+    assert f"forward: {forward.algorithm}, about" in text
+
+
+def test_explain_one_sample_and_phases():
+    plan = explain(np.empty((3, 8, 9)), np.empty((4, 3, 4, 4)), stride=2, padding=1)
+    assert plan.contractions[1].algorithm.startswith(("Lowering", "4 phases by "))
+    with pytest.raises(ValueError, match=r"^the kernel must fit"):
+        explain(np.empty((1, 1, 2)), np.empty((1, 1, 3)))
+
+
+MEMORY = {
+    "every window": ((24, 3, 96, 96), (2, 3, 7, 7), {}),
+    "every output": ((2, 1, 64, 64), (512, 1, 1, 1), {}),
+    "a wide stride": ((1, 1, 2000, 2000), (1, 1, 1, 1), {"stride": 50, "padding": 1}),
+    "many weights": ((2, 512, 6, 6), (1024, 512, 3, 3), {}),
+    "windows that reach far": ((1, 64, 260, 260), (8, 64, 3, 3), {"dilation": 120}),
+    "one long axis": ((1, 1, 2_000_000), (1, 1, 64), {}),
+    "a long kernel": ((1, 2, 200_000), (2, 2, 30_000), {}),
+    "depthwise": ((4, 96, 80, 80), (96, 1, 31, 31), {"padding": 15, "groups": 96}),
+    "many channels": ((4, 512, 14, 14), (512, 512, 3, 3), {"padding": 1}),
+    "three axes": ((1, 16, 40, 40, 40), (16, 16, 3, 3, 3), {"padding": 1}),
+}
+
+
+@pytest.mark.parametrize("workspace", [2**24, 2**26])
+@pytest.mark.parametrize(("x", "w", "parameters"), MEMORY.values(), ids=MEMORY.keys())
+def test_the_workspace_holds(rng, x, w, parameters, workspace):
+    x, w = (rng.standard_normal(shape, dtype="float32") for shape in (x, w))
+    with options(workers=4, workspace=workspace):
+        dy = conv(x, w, **parameters)
+        calls = {
+            "forward": lambda: conv(x, w, **parameters),
+            "input gradient": lambda: conv_input_grad(dy, w, input_size=x.shape[2:], **parameters),
+            "weight gradient": lambda: conv_weight_grad(dy, x, kernel_size=w.shape[2:], **parameters),
+        }
+        for name, call in calls.items():
+            tracemalloc.start()
+            result = call()
+            peak = tracemalloc.get_traced_memory()[1] - result.nbytes
+            tracemalloc.stop()
+            assert peak <= workspace, f"{name}: {peak / 2**20:.1f} MiB beside the result"

@@ -1,0 +1,80 @@
+"""Integers only: parts cover the whole once, and fit."""
+
+import tracemalloc
+from itertools import pairwise, product
+
+import pytest
+
+from xpconv._geometry import Axis, Geometry
+from xpconv._parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut
+
+GEOMETRIES = [
+    Geometry(1, 3, 2, 2, (Axis(9, 2, 2, 1, 1, 1),)),
+    Geometry(3, 2, 5, 4, (Axis(5, 3, 1, 1, 0, 0), Axis(6, 1, 1, 1, 1, 1))),
+    Geometry(2, 1, 3, 4, (Axis(4, 1, 1, 1, 0, 0), Axis(3, 2, 1, 1, 0, 1), Axis(7, 2, 3, 2, 2, 0))),
+    Geometry(4, 3, 2, 1, ()),
+    Geometry(0, 2, 2, 2, (Axis(3, 1, 1, 1, 0, 0),)),
+]
+
+
+def size(geometry):
+    """Something that grows with everything."""
+    channels = geometry.groups * (geometry.outputs + geometry.inputs)
+    return channels * geometry.samples * (geometry.positions + len(geometry.axes) * sum(geometry.padded, 1))
+
+
+@pytest.mark.parametrize("limit", [0, 40, 150, 600, 10**9])
+@pytest.mark.parametrize("by_input", [False, True])
+@pytest.mark.parametrize("rounds", [GROUPS, OUTPUTS, INPUTS])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_parts_cover_the_whole_once(geometry, rounds, by_input, limit):
+    positions = range(POSITIONS, POSITIONS + len(geometry.axes))
+    order = (GROUPS, SAMPLES, *positions, INPUTS, OUTPUTS)
+    steps = cut(geometry, lambda part: size(part) <= limit, order, by_input=by_input)
+    parts = Parts(geometry, steps, by_input, rounds)
+    seen, cells_of_w = set(), []
+    for i in range(parts.count):
+        part = parts[i]
+        small = part.geometry
+        assert size(small) <= limit or max(steps) == 1
+        for where, shape in ((part.x, small.x_shape), (part.y, small.y_shape), (part.w[:2], small.w_shape[:2])):
+            assert tuple(s.stop - s.start for s in where) == shape
+        cells_of_w.append((part.w[0].start, part.w[1].start))
+        whole = part.x if by_input else part.y
+        # Every product belongs to one part: that of its weights, and of its place in x or y.
+        channel = range(part.w[0].start, part.w[0].stop), range(part.w[1].start, part.w[1].stop)
+        cells = set(product(*channel, *(range(s.start, s.stop) for s in (whole[0], *whole[2:]))))
+        assert not cells & seen
+        seen |= cells
+    lengths = geometry.size if by_input else geometry.out
+    w = range(geometry.groups * geometry.outputs), range(geometry.inputs)
+    assert seen == set(product(*w, range(geometry.samples), *map(range, lengths)))
+    if rounds == GROUPS:
+        changes = sum(one != other for one, other in pairwise(cells_of_w))
+        assert changes + 1 == len(set(cells_of_w)) or not parts.count  # parts of the same weights are neighbours
+
+
+def test_cut_is_as_little_as_will_do_and_even():
+    geometry = Geometry(10, 1, 1, 1, (Axis(12, 1, 1, 1, 0, 0),))
+
+    def steps(limit, unit=1):
+        return cut(geometry, lambda part: part.samples * part.positions <= limit, (SAMPLES, POSITIONS), units=(unit,))
+
+    assert steps(120) == (1, 1, 1, 10, 12)
+    assert steps(119) == (1, 1, 1, 5, 12)
+    assert steps(50) == (1, 1, 1, 4, 12)
+    assert steps(11) == (1, 1, 1, 1, 6)
+    assert steps(9, unit=4) == (1, 1, 1, 1, 8)
+    assert steps(7, unit=4) == (1, 1, 1, 1, 4)
+    assert steps(3, unit=4) == (1, 1, 1, 1, 4)
+
+
+def test_a_cut_into_very_many_parts_is_never_held_at_once():
+    geometry = Geometry(1, 1, 1, 1, (Axis(300, 3, 1, 1, 0, 0), Axis(300, 3, 1, 1, 0, 0)))
+    tracemalloc.start()
+    parts = Parts(geometry, (1, 1, 1, 1, 1, 1), False, GROUPS)
+    assert sum(parts[i].geometry.positions for i in range(parts.count)) == 298 * 298
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**22
+    assert kept < 2**22

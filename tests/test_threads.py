@@ -1,0 +1,202 @@
+"""Blocks side by side: nothing of the process is left changed, and nothing depends on how many threads there are."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+from xpconv import conv, conv_backward, options
+from xpconv._threads import run_all
+
+LAYER = ((4, 16, 60, 60), (24, 16, 3, 3))
+
+
+# NumPy's, and what else there is by now: libraries that are loaded later, SciPy's say, are not for us to hold.
+LIBRARIES = {library["filepath"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["filepath"] in LIBRARIES]
+
+
+@contextmanager
+def two_blas_threads():
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        yield
+
+
+@pytest.mark.parametrize("method", ["lowering", "winograd", "banded", "fft"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_results_do_not_depend_on_the_number_of_workers(rng, method, dtype):
+    x, w = (rng.standard_normal(shape).astype(dtype) for shape in LAYER)
+    dy = rng.standard_normal((4, 24, 60, 60)).astype(dtype)
+    expected = None
+    for workers in (1, 2, 3, 7):
+        with options(workers=workers, method=method):
+            results = conv(x, w, padding=1), *conv_backward(dy, x, w, padding=1)
+        expected = expected or results
+        for result, first in zip(results, expected, strict=True):
+            assert result.tobytes() == first.tobytes()
+
+
+def test_blocks_run_at_the_same_time():
+    both = threading.Barrier(2, timeout=60)
+    run_all(lambda _: both.wait(), range(2), 2)
+
+
+def test_blas_has_one_thread_within_and_as_many_as_before_after():
+    with two_blas_threads():
+        seen = []
+        run_all(lambda _: seen.append(blas_threads()), range(3), 2)
+        assert all(threads == [1] * len(threads) for threads in seen)
+        assert blas_threads() == [2] * len(seen[0])
+
+
+def test_nested_and_concurrent_calls_restore_blas_once_the_last_is_out():
+    with two_blas_threads():
+        inside, leave = threading.Event(), threading.Event()
+
+        def stay(_):
+            inside.set()
+            assert leave.wait(60)
+
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(run_all, stay, range(1), 1)
+            assert inside.wait(60)
+            run_all(lambda _: run_all(lambda _: None, range(2), 2), range(2), 2)
+            assert set(blas_threads()) == {1}  # the other is still in
+            leave.set()
+            other.result()
+        assert set(blas_threads()) == {2}
+
+
+def test_an_exception_ends_the_others_and_is_raised():
+    done = []
+
+    def work(item):
+        if item == 3:
+            raise ZeroDivisionError("at 3")
+        done.append(item)
+
+    with two_blas_threads():
+        with pytest.raises(ZeroDivisionError, match="at 3"):
+            run_all(work, range(10**6), 3)
+        assert set(blas_threads()) == {2}
+    assert len(done) < 10**6
+
+
+def test_an_exception_of_a_helper_is_raised():
+    caller, met = threading.current_thread(), threading.Barrier(2, timeout=60)
+
+    def work(_):
+        met.wait()
+        if threading.current_thread() is not caller:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_all(work, range(2), 2)
+
+
+def test_an_interrupt_waits_for_the_helpers():
+    caller, started, running = threading.current_thread(), threading.Barrier(2, timeout=60), []
+
+    def work(_):
+        if threading.current_thread() is caller:
+            started.wait()
+            raise KeyboardInterrupt
+        running.append(1)
+        started.wait()
+        np.linalg.inv(np.eye(200) + 1)
+        running.pop()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(work, range(2), 2)
+    assert not running
+
+
+def test_helpers_compute_under_the_callers_error_state():
+    both = threading.Barrier(2, timeout=60)
+
+    def work(_):
+        both.wait()
+        return np.asarray([1.0]) / 0.0
+
+    with np.errstate(divide="ignore"):
+        run_all(work, range(2), 2)
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        run_all(work, range(2), 2)
+
+
+def test_callers_of_many_threads(rng):
+    x, w = (rng.standard_normal(shape).astype("float32") for shape in LAYER)
+    expected = conv(x, w)
+    with ThreadPoolExecutor(8) as pool:
+        for y in pool.map(lambda _: conv(x, w), range(24)):
+            assert y.tobytes() == expected.tobytes()
+
+
+def test_without_threads_to_be_had_the_caller_does_it_all(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    done = []
+    run_all(done.append, range(5), 4)
+    assert done == list(range(5))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_computes(rng):
+    x, w = (rng.standard_normal(shape).astype("float32") for shape in LAYER)
+    with options(workers=2):
+        expected = conv(x, w).tobytes()  # helpers exist now, and a child has none of them
+        child = os.fork()
+        if not child:
+            os._exit(0 if conv(x, w).tobytes() == expected else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_within_a_call_has_blas_as_it_was():
+    children = []
+
+    def work(_):
+        child = os.fork()
+        if not child:
+            os._exit(0 if set(blas_threads()) == {2} else 1)
+        children.append(child)
+
+    with two_blas_threads():
+        run_all(work, range(1), 1)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0]
+
+
+def test_where_each_thread_has_its_own_number_each_sets_it(monkeypatch):
+    class OverOpenMP:
+        threading_layer = "openmp"
+        threads = threading.local()
+
+        def get_num_threads(self):
+            return getattr(self.threads, "number", 8)
+
+        def set_num_threads(self, number):
+            self.threads.number = number
+
+    library, seen, both = OverOpenMP(), [], threading.Barrier(2, timeout=60)
+    monkeypatch.setattr("xpconv._threads._blas", lambda: [library])
+
+    def work(_):
+        both.wait()
+        seen.append(library.get_num_threads())
+
+    run_all(work, range(2), 2)
+    assert seen == [1, 1]
+    assert library.get_num_threads() == 8

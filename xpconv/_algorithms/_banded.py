@@ -1,0 +1,130 @@
+"""Bands (Toeplitz matrices): the basis in which a row of a tile's outputs is one product with a banded matrix.
+
+    b is nothing, k is (channel, tap of the leading axes, input of the tile), l is (sample, leading position, tile)
+    and for the rows (output channel, output of the tile)
+
+Lowering gives each group a matrix of as many rows as it has output channels: few for grouped and one for depthwise
+convolutions, and BLAS is slow at few rows. Here a tile of outputs along the last axis are rows, too. Most of the matrix
+are zeros, and yet it is faster. Inputs are copied as they lie in memory, one run for each tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+
+from .._geometry import Axis, Geometry
+from .._namespace import device
+from .._padding import pad, pad_adjoint
+from .._typing import ArrayT, Namespace
+from .._windows import fold, windows
+
+__all__ = ["Banded"]
+
+
+@dataclass(frozen=True)
+class Banded:
+    """With tiles of so many outputs along the last axis."""
+
+    tile: int
+
+    name = "banded"
+    swapped = True  # rows are where they lie in memory: innermost
+    spreads = True
+
+    def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
+        tiles = self._tiles(geometry)
+        columns = geometry.groups * geometry.samples * tiles.positions
+        rows, height = geometry.outputs * self.tile, geometry.inputs * tiles.taps
+        return columns * height, geometry.groups * rows * height, 2 * columns * rows
+
+    def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
+        tiles = self._tiles(geometry)
+        rows, height, columns = (
+            geometry.outputs * self.tile,
+            geometry.inputs * tiles.taps,
+            geometry.samples * tiles.positions,
+        )
+        return rows, height, columns, geometry.groups * rows * height * columns
+
+    def effort(self, geometry: Geometry) -> float:
+        """Runs of the tile's inputs are copied, which are slow to begin."""
+        return 1 + 8 / self._tiles(geometry).kernel[-1]
+
+    def unit(self, geometry: Geometry) -> tuple[int, ...]:
+        return (*(1,) * (len(geometry.axes) - 1), self.tile)
+
+    def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(n, g*c, *size) -> (g, c*leading taps*tile's inputs, n*leading positions*tiles)."""
+        tiles, ndim = self._tiles(geometry), len(geometry.axes)
+        x = windows(pad(x, tiles, xp=xp), tiles, xp=xp)
+        x = xp.reshape(x, (geometry.samples, geometry.groups, geometry.inputs, *tiles.kernel, *tiles.out))
+        # (g, n, *leading positions, tiles, c, *leading taps, tile's inputs)
+        x = xp.permute_dims(x, (1, 0, *range(3 + ndim, 3 + 2 * ndim), 2, *range(3, 3 + ndim)))
+        height = geometry.inputs * tiles.taps
+        return xp.matrix_transpose(xp.reshape(x, (geometry.groups, geometry.samples * tiles.positions, height)))
+
+    def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        tiles, ndim = self._tiles(geometry), len(geometry.axes)
+        shape = (geometry.groups, geometry.samples, *tiles.out, geometry.inputs, *tiles.kernel)
+        x = xp.reshape(xp.matrix_transpose(X), shape)
+        x = xp.permute_dims(x, (1, 0, *range(2 + ndim, 3 + 2 * ndim), *range(2, 2 + ndim)))
+        x = xp.reshape(x, (geometry.samples, geometry.groups * geometry.inputs, *tiles.kernel, *tiles.out))
+        return pad_adjoint(fold(x, tiles, xp=xp), tiles, xp=xp)
+
+    def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(g*o, c, *kernel) -> (g, o*tile, c*leading taps*tile's inputs)."""
+        outputs = (geometry.groups * geometry.outputs, -1, self.tile, self._tiles(geometry).kernel[-1])
+        W = xp.reshape(xp.matmul(w, self._matrix(geometry, w, xp=xp)), outputs)  # (g*o, c*leading taps, tile, inputs)
+        W = xp.permute_dims(W, (0, 2, 1, 3))
+        return xp.reshape(W, (geometry.groups, geometry.outputs * self.tile, -1))
+
+    def ew_adjoint(self, W: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        inputs = self._tiles(geometry).kernel[-1]
+        W = xp.reshape(W, (geometry.groups * geometry.outputs, self.tile, -1, inputs))
+        W = xp.permute_dims(W, (0, 2, 1, 3))
+        W = xp.reshape(W, (*geometry.w_shape[:-1], self.tile * inputs))
+        return xp.matmul(W, xp.matrix_transpose(self._matrix(geometry, W, xp=xp)))
+
+    def ey(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(n, g*o, *out) -> (g, o*tile, n*leading positions*tiles)."""
+        ndim, tiles = len(geometry.axes), self._tiles(geometry)
+        axes = [Axis(size, 1, 1, 1, 0, 0) for size in geometry.out]
+        axes[-1] = axes[-1]._replace(hi=-axes[-1].size % self.tile)
+        y = pad(y, geometry.over(axes), xp=xp)
+        y = xp.reshape(y, (geometry.samples, geometry.groups, geometry.outputs, *tiles.out, self.tile))
+        y = xp.permute_dims(y, (1, 0, *range(3, 3 + ndim), 2, 3 + ndim))  # (g, n, *leading out, tiles, o, tile)
+        rows = geometry.outputs * self.tile
+        return xp.matrix_transpose(xp.reshape(y, (geometry.groups, geometry.samples * tiles.positions, rows)))
+
+    def ey_adjoint(self, Y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        ndim, tiles = len(geometry.axes), self._tiles(geometry)
+        shape = (geometry.groups, geometry.samples, *tiles.out, geometry.outputs, self.tile)
+        y = xp.reshape(xp.matrix_transpose(Y), shape)
+        y = xp.permute_dims(y, (1, 0, 2 + ndim, *range(2, 2 + ndim), 3 + ndim))  # (n, g, o, *leading out, tiles, tile)
+        whole = (geometry.samples, geometry.groups * geometry.outputs, *geometry.out[:-1], tiles.out[-1] * self.tile)
+        return xp.reshape(y, whole)[..., : geometry.out[-1]]
+
+    @lru_cache(maxsize=1024)  # noqa: B019, there are few instances
+    def _tiles(self, geometry: Geometry) -> Geometry:
+        """The last axis' windows are the inputs of tiles."""
+        last = geometry.axes[-1]
+        inputs, step, tiles = (
+            last.stride * (self.tile - 1) + last.extent,
+            last.stride * self.tile,
+            -(-last.out // self.tile),
+        )
+        padded = step * (tiles - 1) + inputs
+        tiled = Axis(last.size, inputs, step, 1, last.lo, padded - last.lo - last.size)
+        return geometry.over((*geometry.axes[:-1], tiled))
+
+    def _matrix(self, geometry: Geometry, like: ArrayT, *, xp: Namespace) -> ArrayT:
+        """(taps, tile*inputs): where each output of a tile meets each tap of the last axis."""
+        last, inputs = geometry.axes[-1], self._tiles(geometry).kernel[-1]
+        tap, output = np.arange(last.kernel)[:, None, None], np.arange(self.tile)[:, None]
+        met = np.arange(inputs) == last.stride * output + last.dilation * tap
+        met = met.reshape(last.kernel, self.tile * inputs)
+        return cast(ArrayT, xp.asarray(met, dtype=like.dtype, device=device(like)))

@@ -1,0 +1,157 @@
+"""Floor 3: which algorithm for which convolution, by a model of what each costs. Integers only.
+
+What a contraction takes is about a sum of what it does, each with a price: `COSTS`, fitted to measurements by
+`tests/bench/fit.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+from .._geometry import Axis, Geometry
+from ._banded import Banded
+from ._costs import COSTS
+from ._fourier import Fourier
+from ._lowering import Lowering
+from ._plan import Basis, Phase, Plan, plan
+from ._winograd import Winograd
+
+__all__ = ["Choice", "Wanted", "bases", "choose", "ways", "work"]
+
+
+class Wanted(NamedTuple):
+    """What is asked for, and of which numbers."""
+
+    item_bytes: int
+    floating: bool
+    watched: bool  # whether the algorithm may be one that spreads NaN: somebody looks
+    fourier: bool  # whether the library has Fourier transforms
+    workspace: int
+    block: int
+    method: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to fill a slot: by a plan, or phase by phase; and how many seconds that should take."""
+
+    how: Plan | tuple[Phase, ...]
+    seconds: float
+
+    @property
+    def plans(self) -> list[Plan]:
+        if isinstance(self.how, Plan):
+            return [self.how]
+        return [phase.plan for phase in self.how if phase.plan]
+
+    @property
+    def name(self) -> str:
+        names = ", ".join(dict.fromkeys(str(plan.basis) for plan in self.plans))
+        return names if isinstance(self.how, Plan) else f"{len(self.how)} phases by {names}"
+
+
+@lru_cache(maxsize=1024)
+def choose(geometry: Geometry, slot: str, wanted: Wanted) -> Choice:
+    """The cheapest way to fill the slot "y", "x" or "w"."""
+    return min(ways(geometry, slot, wanted), key=lambda way: way.seconds)
+
+
+def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
+    """All ways to fill it."""
+    found = [_way(geometry, slot, basis, wanted) for basis in bases(geometry, wanted)]
+    if slot == "x" and math.prod(axis.stride for axis in geometry.axes) <= geometry.taps:
+        found.append(_by_phases(geometry, wanted))
+    if not found:
+        raise ValueError(
+            f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '
+            f"{_FOR[wanted.method]}"
+        )
+    return found
+
+
+_FOR = {
+    "winograd": "real or complex numbers, stride and dilation 1 and 3 or 5 taps (or 1) along each axis; 3 at the "
+    "highest precision",
+    "banded": "real or complex numbers over at least one axis",
+    "fft": "real or complex numbers over at least one axis, in a library that has Fourier transforms",
+}
+
+
+def _way(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
+    planned = plan(geometry, slot, basis, wanted.item_bytes, wanted.workspace, wanted.block)
+    prices = COSTS[4 if wanted.item_bytes <= 4 else 8][basis.name, slot]
+    return Choice(planned, sum(price * amount for price, amount in zip(prices, work(planned), strict=True)))
+
+
+def _by_phases(geometry: Geometry, wanted: Wanted) -> Choice:
+    phases, seconds = [], 0.0
+    for axes in product(*(axis.phases() for axis in geometry.axes)):
+        inputs, taps, across = zip(*axes, strict=True) if axes else ((), (), ())
+        planned = None
+        if None not in across:
+            phase = Geometry(geometry.samples, geometry.groups, geometry.inputs, geometry.outputs, across)
+            choice = choose(phase, "y", wanted)
+            (planned,), seconds = choice.plans, seconds + choice.seconds
+        phases.append(Phase(inputs, taps, planned))
+    return Choice(tuple(phases), seconds)
+
+
+def work(planned: Plan) -> tuple[float, ...]:
+    """What a plan does, in the order of the prices: calls, parts, products, numbers of X, of Y and of W."""
+    parts, basis = planned.parts, planned.basis
+    if not parts.count:
+        return (1.0, *(0.0,) * 5)
+    part = parts[0].geometry
+    x, w, y = basis.numbers(part)
+    rows, height, columns, multiplications = basis.product(part)
+    # BLAS is slow at few rows, columns or terms.
+    products = multiplications * (1 + 12 / max(rows, 1) + 12 / max(columns, 1) + 12 / max(height, 1))
+    count, cuts = parts.count, planned.weight_cuts
+    transform = basis.effort(part)
+    return (1.0, count, count * products, count * x * transform, count * y * transform, cuts * w)
+
+
+def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
+    """The algorithms that can do it, each in some sizes."""
+    axes = geometry.axes
+    method = wanted.method
+    if method in ("auto", "lowering"):
+        yield Lowering()
+    if not axes or not wanted.floating or (method == "auto" and not wanted.watched):
+        return
+    if method in ("auto", "winograd") and all(map(_is_short, axes)):
+        # As many points with 5 taps as with 3, for each costs precision.
+        highest = wanted.precision == "highest"
+        for most in () if highest and any(axis.kernel == 5 for axis in axes) else (2,) if highest else (2, 4):
+            tiles = tuple(1 if axis.kernel == 1 else min(most, 7 - axis.kernel) for axis in axes)
+            if max(tiles) == most:
+                yield Winograd(tiles)
+    if method in ("auto", "banded"):
+        for tile in sorted({min(tile, axes[-1].out) for tile in (4, 8, 14, 28)}):
+            yield Banded(tile)
+    if method in ("auto", "fft") and wanted.fourier:
+        sizes = {tuple(_fast(min(times * axis.extent, _dense(axis))) for axis in axes) for times in (2, 4, 2**62)}
+        yield from map(Fourier, sorted(sizes))
+
+
+def _is_short(axis: Axis) -> bool:
+    return axis.stride == axis.dilation == 1 and axis.kernel in (1, 3, 5)
+
+
+def _dense(axis: Axis) -> int:
+    """All inputs that windows see."""
+    return axis.stride * (axis.out - 1) + axis.extent
+
+
+@lru_cache(maxsize=1024)
+def _fast(length: int) -> int:
+    """The next length with no prime factor over 5; at least 4, so that half a spectrum is less than the whole."""
+    length = max(length, 4)
+    odd: list[int] = [3**i * 5**j for i in range(length.bit_length()) for j in range(length.bit_length())]
+    return min(factor << max(-(-length // factor) - 1, 0).bit_length() for factor in odd)

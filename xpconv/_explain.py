@@ -1,0 +1,165 @@
+"""Floor 4: what would run, without running it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from . import _algorithms as algorithms
+from ._functional import batched, spatial
+from ._geometry import Geometry, Padding, PerAxis, parse
+from ._namespace import agree
+from ._options import Options, current
+from ._typing import ArrayT
+
+__all__ = ["Contraction", "Explanation", "explain"]
+
+_SLOTS = {"y": "forward", "x": "input gradient", "w": "weight gradient"}
+
+
+class Contraction(NamedTuple):
+    """How one contraction would be made.
+
+    Attributes
+    ----------
+    name : str
+        ``"forward"``, ``"input gradient"`` or ``"weight gradient"``.
+    algorithm : str
+        What was chosen, with its sizes; for an input gradient that is made of forward contractions, how many these
+        are and theirs.
+    parts : int
+        How many parts it is cut into.
+    threads : int
+        How many of them are made at the same time.
+    flops : int
+        Two for each multiplication of the matrix products that are made.
+    workspace : int
+        At most so many bytes beside the operands and the result.
+    seconds : float
+        The model's estimate: good for comparing, not for promising.
+    others : dict
+        The estimates of what was not chosen.
+    """
+
+    name: str
+    algorithm: str
+    parts: int
+    threads: int
+    flops: int
+    workspace: int
+    seconds: float
+    others: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` returns; as text a table.
+
+    Attributes
+    ----------
+    geometry : str
+        The convolution in words.
+    direct_flops : int
+        Two for each multiplication of a direct convolution, zeros of the padding included.
+    contractions : tuple of Contraction
+        Forward, input gradient, weight gradient.
+    """
+
+    geometry: str
+    direct_flops: int
+    contractions: tuple[Contraction, ...]
+
+    def __str__(self) -> str:
+        lines = [self.geometry, f"{self.direct_flops / 1e9:.3g} GFLOP, directly", ""]
+        for made in self.contractions:
+            lines.append(f"{made.name}: {made.algorithm}, about {1e3 * made.seconds:.3g} ms")
+            lines.append(
+                f"    {made.parts} parts, {made.threads} at a time, {made.flops / 1e9:.3g} GFLOP, "
+                f"workspace {made.workspace / 2**20:.1f} MiB"
+            )
+            others = sorted(made.others.items(), key=lambda other: other[1])
+            lines += [f"    instead of {name}: {1e3 * seconds:.3g} ms" for name, seconds in others[:3]]
+        return "\n".join(lines)
+
+
+def explain(
+    x: ArrayT,
+    weight: ArrayT,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+) -> Explanation:
+    """Say how `conv` and its gradients would be computed for such arrays, under the current `options`, and why.
+
+    Parameters
+    ----------
+    x, weight : array
+        As for `conv`. Only their shapes, dtype, library and device matter.
+    stride, padding, dilation, groups
+        As for `conv`.
+
+    Returns
+    -------
+    Explanation
+        For each of the three contractions the algorithm, the parts, the floating-point operations, the workspace and
+        the estimated time, beside those of the algorithms that were not chosen. Print it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv` does.
+
+    See Also
+    --------
+    options : To have it otherwise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpconv import explain
+    >>> plan = explain(np.ones((1, 1, 100_000)), np.ones((1, 1, 1000)))
+    >>> plan.contractions[0].name, plan.contractions[0].algorithm[:7], plan.direct_flops
+    ('forward', 'Fourier', 198002000)
+    """
+    xp = agree(x=x, weight=weight)
+    samples = batched("x", x, spatial(weight), xp=xp)
+    geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
+    options = current()
+    made = [
+        _contraction(name, algorithms.ways(samples, geometry, slot, options, xp=xp), options)
+        for slot, name in _SLOTS.items()
+    ]
+    return Explanation(
+        _in_words(geometry), 2 * math.prod(geometry.y_shape) * geometry.inputs * geometry.taps, tuple(made)
+    )
+
+
+def _contraction(name: str, ways: list[algorithms.Choice], options: Options) -> Contraction:
+    chosen = min(ways, key=lambda way: way.seconds)
+    others = {way.name: way.seconds for way in ways if way is not chosen}
+    plans = chosen.plans
+    return Contraction(
+        name,
+        chosen.name,
+        sum(plan.parts.count for plan in plans),
+        max((max(plan.threads(options.threads), 1) for plan in plans), default=1),
+        sum(plan.flops for plan in plans),
+        max((plan.bytes(options.threads) for plan in plans), default=0),
+        chosen.seconds,
+        others,
+    )
+
+
+def _in_words(geometry: Geometry) -> str:
+    """One line: shapes, and what is not at its default."""
+    changed = {
+        "stride": tuple(axis.stride for axis in geometry.axes),
+        "padding": tuple((axis.lo, axis.hi) for axis in geometry.axes),
+        "dilation": tuple(axis.dilation for axis in geometry.axes),
+        "groups": geometry.groups,
+    }
+    said = (f"{name} {value}" for name, value in changed.items())
+    return f"x {geometry.x_shape}, weight {geometry.w_shape}, " + ", ".join(said)

@@ -1,0 +1,98 @@
+"""Floor 0: how a convolution is to be computed, as far as that is the caller's to say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import NamedTuple
+
+from ._geometry import integer
+
+__all__ = ["METHODS", "Options", "current", "options"]
+
+METHODS = ("auto", "lowering", "winograd", "banded", "fft")
+PRECISIONS = ("auto", "highest")
+
+
+class Options(NamedTuple):
+    workers: int | None = None  # None: as many as there are cores
+    workspace: int = 2**26
+    method: str = "auto"
+    precision: str = "auto"
+
+    @property
+    def threads(self) -> int:
+        return self.workers or _cores()
+
+
+@lru_cache(maxsize=1)
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_options: ContextVar[Options] = ContextVar("xpconv", default=Options())  # noqa: B039, a tuple does not change
+current = _options.get
+
+
+@contextmanager
+def options(
+    *,
+    workers: int | None = None,
+    workspace: int | None = None,
+    method: str | None = None,
+    precision: str | None = None,
+) -> Iterator[None]:
+    """Say how convolutions are computed inside a ``with`` block; what is left out stays as it was outside.
+
+    The options belong to the thread, or the asynchronous task, that sets them.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many threads to use on a CPU where NumPy computes; at first as many as the process has cores. Other
+        libraries bring their own threads. Results do not depend on it.
+    workspace : int, optional
+        How many bytes all threads together may take beside the operands and the result; at first 64 MiB.
+    method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
+        The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it.
+    precision : {"auto", "highest"}, optional
+        At first ``"auto"``: the largest error is within 2e-5 of the largest result in float32 and within 1e-13 in
+        float64, for operands of zero mean. ``"highest"`` is within 2e-6 in float32; some algorithms are out then.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is none of these.
+
+    See Also
+    --------
+    explain : What would run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpconv import conv, options
+    >>> x, weight = np.ones((1, 1, 4)), np.ones((1, 1, 2))
+    >>> with options(workers=1, method="fft"):
+    ...     conv(x, weight).round(12)
+    array([[[2., 2., 2.]]])
+    """
+    changed = current()
+    if workers is not None:
+        changed = changed._replace(workers=integer("workers", workers, 1))
+    if workspace is not None:
+        changed = changed._replace(workspace=integer("workspace", workspace, 2**20))
+    for name, value, allowed in (("method", method, METHODS), ("precision", precision, PRECISIONS)):
+        if value is not None and (not isinstance(value, str) or value not in allowed):
+            kind = ValueError if isinstance(value, str) else TypeError
+            raise kind(f"{name} must be one of {', '.join(map(repr, allowed))}: got {value!r}")
+    changed = changed._replace(method=method or changed.method, precision=precision or changed.precision)
+    token = _options.set(changed)
+    try:
+        yield
+    finally:
+        _options.reset(token)

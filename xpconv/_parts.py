@@ -1,0 +1,154 @@
+"""Floor 0, integers only: a convolution cut into parts, each of them a convolution.
+
+T is the sum of its parts over groups, channels, samples and positions. Whichever slot is left open, a part of its array
+is made of the parts of the other two that meet it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from ._geometry import Axis, Geometry
+
+__all__ = ["GROUPS", "INPUTS", "OUTPUTS", "POSITIONS", "SAMPLES", "Part", "Parts", "channels", "cut"]
+
+Span = tuple[int, int]
+
+GROUPS, OUTPUTS, INPUTS, SAMPLES, POSITIONS = range(5)  # what can be cut; from the last on, one for each axis
+
+
+class Part(NamedTuple):
+    """A part of a convolution: its own geometry, and where it lies in the whole."""
+
+    geometry: Geometry
+    groups: slice
+    outputs: slice  # of each group, as the inputs; less than all only of a single group
+    inputs: slice
+    x: tuple[slice, ...]
+    w: tuple[Any, ...]
+    y: tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a convolution, made when they are asked for: there may be millions."""
+
+    geometry: Geometry
+    steps: tuple[int, ...]  # groups, outputs, inputs, samples, *positions
+    by_input: bool  # whether positions are those of the input
+    rounds: int  # which of the steps goes through what is summed: the outermost
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        lengths = _lengths(self.geometry, self.by_input)
+        counts = [-(-length // step) for length, step in zip(lengths, self.steps, strict=True)]
+        return (*(max(count, 1) for count in counts[:SAMPLES]), *counts[SAMPLES:])  # no channels are a sum of nothing
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """The outermost first; parts of the same weights follow one another."""
+        return (self.rounds, *(i for i in range(len(self.steps)) if i != self.rounds))
+
+    @cached_property
+    def count(self) -> int:
+        return math.prod(self.counts)
+
+    @cached_property
+    def _few(self) -> list[Part]:
+        return [self._made(i) for i in range(self.count)]
+
+    def __getitem__(self, index: int) -> Part:
+        """Remembered where there are few: then making them takes longer than their work."""
+        return self._few[index] if self.count <= 64 else self._made(index)
+
+    def _made(self, index: int) -> Part:
+        counts = self.counts
+        spans: list[Span] = [(0, 0)] * len(counts)
+        lengths = _lengths(self.geometry, self.by_input)
+        for i in reversed(self.order):
+            index, at = divmod(index, counts[i])
+            spans[i] = self.steps[i] * at, min(self.steps[i] * (at + 1), lengths[i])
+        return _part(self.geometry, self.by_input, *spans)
+
+
+def cut(
+    geometry: Geometry,
+    fits: Callable[[Geometry], bool],
+    order: Sequence[int],
+    steps: Sequence[int] | None = None,
+    units: Sequence[int] = (),
+    *,
+    by_input: bool = False,
+) -> tuple[int, ...]:
+    """The steps of parts that fit: the first of `order` is cut first, each as little as will do, all evenly.
+
+    `units` are the multiples that positions are to be cut at. Parts may not fit even where all is cut to the least.
+    """
+    lengths = _lengths(geometry, by_input)
+    steps = list(steps or lengths)
+    least = [1, 1, 1, 1, *(units or (1,) * len(geometry.axes))]
+    for i in order:
+        if 0 in lengths or fits(_largest(geometry, steps, by_input)):
+            break
+        # In units: the whole does not fit. Where one does not, either, cut to that and go on with the next.
+        lo, hi = 1, -(-steps[i] // least[i])
+        while hi - lo > 1:
+            steps[i] = least[i] * ((lo + hi) // 2)
+            lo, hi = ((lo + hi) // 2, hi) if fits(_largest(geometry, steps, by_input)) else (lo, (lo + hi) // 2)
+        count = -(-lengths[i] // (least[i] * lo))
+        steps[i] = least[i] * -(-lengths[i] // (least[i] * count))
+    return tuple(max(step, 1) for step in steps)
+
+
+def _lengths(geometry: Geometry, by_input: bool) -> tuple[int, ...]:
+    positions = geometry.size if by_input else geometry.out
+    return (geometry.groups, geometry.outputs, geometry.inputs, geometry.samples, *positions)
+
+
+def _largest(whole: Geometry, steps: Sequence[int], by_input: bool) -> Geometry:
+    """A part from the middle."""
+    groups, outputs, inputs, samples, *positions = steps
+    axes = tuple(_middle(axis, step, by_input) for axis, step in zip(whole.axes, positions, strict=True))
+    return Geometry(samples, groups, outputs, inputs, axes)
+
+
+def _middle(axis: Axis, step: int, by_input: bool) -> Axis:
+    if step >= (axis.size if by_input else axis.out):
+        return axis
+    if by_input:
+        return axis._replace(size=step, lo=axis.extent - 1, hi=axis.extent - 1)
+    return axis._replace(size=axis.stride * (step - 1) + axis.extent, lo=0, hi=0)
+
+
+def _part(whole: Geometry, by_input: bool, groups: Span, outputs: Span, inputs: Span, samples: Span, *at: Span) -> Part:
+    cuts = [
+        axis.part_of_input(*span) if by_input else axis.part(*span) for axis, span in zip(whole.axes, at, strict=True)
+    ]
+    others, axes = [other for other, _ in cuts], tuple(axis for _, axis in cuts)
+    here = [slice(*span) for span in at]
+    rows, columns = (
+        channels(slice(*groups), slice(*outputs), whole.outputs),
+        channels(slice(*groups), slice(*inputs), whole.inputs),
+    )
+    return Part(
+        Geometry(_length(samples), _length(groups), _length(outputs), _length(inputs), axes),
+        slice(*groups),
+        slice(*outputs),
+        slice(*inputs),
+        (slice(*samples), columns, *(here if by_input else others)),
+        (rows, slice(*inputs), ...),
+        (slice(*samples), rows, *(others if by_input else here)),
+    )
+
+
+def channels(groups: slice, within: slice, length: int) -> slice:
+    """Those within each group, of so many, as one slice of all."""
+    return slice(groups.start * length + within.start, (groups.stop - 1) * length + within.stop)
+
+
+def _length(span: Span) -> int:
+    return span[1] - span[0]

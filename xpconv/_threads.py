@@ -1,0 +1,136 @@
+"""Floor 0: blocks of work on several threads, each with a BLAS of one thread.
+
+A block copies and multiplies. BLAS has threads of its own, but copies have not; whole blocks side by side keep all
+cores at both. Whoever calls works too, so a call is never worse off for having helpers that are busy elsewhere: with
+other calls of the same process, or never started.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["run_all"]
+
+S = TypeVar("S")
+
+
+def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:
+    """The work on every item. The first exception stops what has not begun, and is raised here."""
+    queue, lock, stop = iter(items), threading.Lock(), threading.Event()
+    end = object()
+
+    def take() -> Any:
+        with lock:
+            return end if stop.is_set() else next(queue, end)
+
+    def toil() -> None:
+        try:
+            with _one_own_blas_thread():
+                while (item := take()) is not end:
+                    work(item)
+        except BaseException:
+            stop.set()
+            raise
+
+    with _one_blas_thread():
+        # numpy.errstate and our own options are context variables: helpers see the caller's.
+        helpers: list[Future[None]] = []
+        with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
+            helpers.extend(_helpers().submit(copy_context().run, toil) for _ in range(threads - 1))
+        try:
+            toil()
+        finally:
+            # Nobody may write to a result that has been given up or handed out, so every helper has ended by then.
+            errors = [helper.exception() for helper in helpers if not helper.cancel()]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+@lru_cache(maxsize=1)
+def _helpers() -> ThreadPoolExecutor:
+    """Threads start when they are first needed, and then wait for more."""
+    return ThreadPoolExecutor(max(32, 4 * (os.cpu_count() or 1)), thread_name_prefix="xpconv")
+
+
+class _Limit:
+    """How many calls hold BLAS to one thread at this moment, and what it had before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holders = 0
+        self.before: list[tuple[Any, int]] = []
+
+
+_limit = _Limit()
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """The number of BLAS's threads belongs to the process: the first call in sets it, the last one out restores it."""
+    with _limit.lock:
+        _limit.holders += 1
+        if _limit.holders == 1:
+            _limit.before = _hold(own=False)
+    try:
+        yield
+    finally:
+        with _limit.lock:
+            _limit.holders -= 1
+            if not _limit.holders:
+                _restore(_limit.before)
+
+
+@contextmanager
+def _one_own_blas_thread() -> Iterator[None]:
+    """Over OpenMP it belongs to each thread that calls."""
+    before = _hold(own=True)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> list[Any]:
+    """The BLAS libraries of the process. NumPy's is there since the import of this package."""
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def _hold(own: bool) -> list[tuple[Any, int]]:
+    """Set those libraries to one thread, and say what they had."""
+    libraries = [one for one in _blas() if (getattr(one, "threading_layer", None) == "openmp") is own]
+    before = [(library, library.get_num_threads()) for library in libraries]
+    _restore([(library, 1) for library in libraries])
+    return before
+
+
+def _restore(numbers: list[tuple[Any, int]]) -> None:
+    for library, threads in numbers:
+        # threadpoolctl lets the thread that set a number first set it again, and no other; ours may be another.
+        release = getattr(library, "clear_controlling_thread", dict)
+        release(force=True)
+        library.set_num_threads(threads)
+        release(force=True)
+
+
+def _after_fork() -> None:
+    """A forked child has none of its parent's threads: no helpers, and nobody who would restore BLAS."""
+    global _limit
+    _helpers.cache_clear()
+    if _limit.holders:
+        _restore(_limit.before)
+    _limit = _Limit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
