@@ -14,6 +14,7 @@ from xpconv import conv, conv_backward, conv_input_grad, conv_weight_grad, optio
 from xpconv._algorithms import _contractions as contractions
 from xpconv._algorithms._banded import Banded
 from xpconv._algorithms._choose import Wanted, choose
+from xpconv._algorithms._flat import Flat
 from xpconv._algorithms._fourier import Fourier
 from xpconv._algorithms._lowering import Lowering
 from xpconv._algorithms._plan import plan
@@ -24,6 +25,8 @@ from xpconv._geometry import parse
 CASES = [
     (Lowering(), (2, 4, 7, 6), (6, 2, 3, 2), {"stride": (2, 1), "padding": 2, "groups": 2}),
     (Lowering(), (2, 3, 9), (2, 3, 3), {"stride": 4, "dilation": 3, "padding": 1}),
+    (Flat(), (2, 4, 7, 6), (6, 2, 3, 2), {"stride": (2, 1), "dilation": (1, 2), "padding": 2, "groups": 2}),
+    (Flat(), (2, 3, 4, 5, 3), (3, 1, 2, 3, 2), {"padding": (0, 1, 1), "groups": 3}),
     (Winograd((2, 2)), (2, 4, 6, 7), (6, 2, 3, 3), {"padding": 1, "groups": 2}),
     (Winograd((4, 4)), (1, 2, 8, 11), (3, 2, 3, 3), {}),
     (Winograd((4,)), (3, 2, 9), (2, 2, 3), {"padding": 2}),

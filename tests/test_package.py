@@ -26,6 +26,7 @@ FLOORS = {
     "_algorithms._costs": 3,
     "_algorithms._fourier": 3,
     "_algorithms._lowering": 3,
+    "_algorithms._flat": 3.05,  # lowering, too
     "_algorithms._winograd": 3,
     "_algorithms._plan": 3.1,
     "_algorithms._choose": 3.2,

@@ -7,6 +7,7 @@ library, each with a portable way that every library can take.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -35,6 +36,7 @@ __all__ = [
     "known_equal",
     "matmul",
     "put",
+    "quietly",
     "side_by_side",
     "strided_view",
 ]
@@ -197,8 +199,16 @@ def has_fft(xp: Namespace) -> bool:
 
 
 def is_finite(x: ArrayT, *, xp: Namespace) -> bool:
-    """Whether x is seen to hold no NaN and no infinity. Where to look means to wait, or a trace, nobody looks."""
-    return not can_look(x) or bool(xp.all(xp.isfinite(x)))
+    """Whether x is seen to hold no NaN and no infinity: then its sum is neither, but if that should overflow.
+
+    Where to look means to wait, or a trace, nobody looks.
+    """
+    return not can_look(x) or bool(xp.isfinite(xp.sum(x)))
+
+
+def quietly(spreads: bool) -> AbstractContextManager[object]:
+    """Without NumPy's warnings of overflow and invalid values, where these may be of our making."""
+    return np.errstate(all="ignore") if spreads else nullcontext()
 
 
 def can_look(x: ArrayT) -> bool:

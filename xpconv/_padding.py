@@ -6,6 +6,8 @@ never meets negative padding: cropping has already happened where the part was c
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ._geometry import Geometry
 from ._namespace import device, put
 from ._typing import ArrayT, Namespace
@@ -34,6 +36,7 @@ def pad_adjoint(padded: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
     return put(x, (slice(None), slice(None), *where), kept, xp=xp)
 
 
+@lru_cache(maxsize=1024)
 def _inner(geometry: Geometry) -> tuple[slice, ...]:
     spans = (slice(max(axis.lo, 0), axis.padded - max(axis.hi, 0)) for axis in geometry.axes)
     return (slice(None), slice(None), *spans)

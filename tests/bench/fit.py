@@ -40,7 +40,7 @@ def seconds(call: Callable[[], Any]) -> float:
     return min(times[1:])
 
 
-def rows(layer: Layer, batch: int, dtype: str) -> list[Row]:
+def rows(layer: Layer, batch: int, dtype: str, only: str | None) -> list[Row]:
     rng = np.random.default_rng(0)
     x_shape = (batch, *layer.x)
     geometry = parse(x_shape, layer.weight, layer.stride, layer.padding, layer.dilation, layer.groups)
@@ -52,6 +52,8 @@ def rows(layer: Layer, batch: int, dtype: str) -> list[Row]:
     wanted = Wanted(size, True, True, True, WORKSPACE, BLOCK, "auto", "auto")
     found: list[Row] = []
     for basis in bases(geometry, wanted):
+        if only and basis.name != only:
+            continue
         for slot in "yxw":
             planned = plan(geometry, slot, basis, size, WORKSPACE, BLOCK)
             calls = {
@@ -83,10 +85,11 @@ def fitted(measured: list[Row]) -> dict[int, dict[tuple[str, str], list[float]]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write down the measurements, or read them if there")
-    path = parser.parse_args().json
-    if path and path.exists():
-        measured = [(*row,) for row in json.loads(path.read_text())]
-    else:
+    parser.add_argument("--only", metavar="NAME", help="measure this algorithm anew, and take the rest from the file")
+    arguments = parser.parse_args()
+    path, only = arguments.json, arguments.only
+    measured = [(*row,) for row in json.loads(path.read_text())] if path and path.exists() else []
+    if only or not measured:
         cases = [
             (layer, batch, dtype)
             for layer in LAYERS.values()
@@ -94,7 +97,8 @@ def main() -> None:
             for dtype in ("float32", "float64")
             if layer.multiplications(batch) < 4e9
         ]
-        measured = [row for case in track(cases, "measuring") for row in rows(*case)]
+        measured = [row for row in measured if row[0] != only]
+        measured += [row for case in track(cases, "measuring") for row in rows(*case, only)]
         if path:
             path.write_text(json.dumps(measured))
     facts = machine()

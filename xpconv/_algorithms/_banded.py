@@ -33,7 +33,7 @@ class Banded:
 
     name = "banded"
     swapped = True  # rows are where they lie in memory: innermost
-    spreads = True
+    spreads = frozenset("yxw")
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
         tiles = self._tiles(geometry)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from .._geometry import Axis, Geometry
 from ._banded import Banded
 from ._costs import COSTS
+from ._flat import Flat
 from ._fourier import Fourier
 from ._lowering import Lowering
 from ._plan import Basis, Phase, Plan, plan
@@ -125,6 +126,9 @@ def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
         yield Lowering()
     if not axes or not wanted.floating or (method == "auto" and not wanted.watched):
         return
+    rows = len(axes) > 1 and all(axis.stride == 1 for axis in axes[1:])
+    if method in ("auto", "lowering") and wanted.watched and rows and geometry.taps > 1:
+        yield Flat()
     if method in ("auto", "winograd") and all(map(_is_short, axes)):
         # As many points with 5 taps as with 3, for each costs precision.
         highest = wanted.precision == "highest"

@@ -22,10 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain, groupby
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from .._geometry import Geometry
-from .._namespace import add, conj, device, is_finite, matmul, put, side_by_side
+from .._namespace import add, conj, device, is_finite, matmul, put, quietly, side_by_side
 from .._parts import Part, channels
 from .._typing import ArrayT, Namespace
 from ._plan import Phase, Plan
@@ -33,6 +33,7 @@ from ._plan import Phase, Plan
 __all__ = ["Kept", "forward", "input_grad", "input_grad_by_phases", "weight_grad"]
 
 Where: TypeAlias = tuple[Any, ...]
+Job: TypeAlias = tuple[Part, Any]  # with the weights in the basis
 Kept: TypeAlias = dict[Any, Any]  # a layer's filters in each basis, for as long as they are its filters
 
 
@@ -65,51 +66,47 @@ def correlate(
     xp: Namespace,
 ) -> ArrayT:
     """The same, a part of y with the filters of that part going to its place in `out`."""
-    basis = plan.basis
+    basis, watched = plan.basis, "y" in plan.basis.spreads
     per_channel = (-1, *(1,) * (x.ndim - 2))
 
-    def work(job: tuple[Part, ArrayT]) -> tuple[Where, ArrayT]:
+    def work(job: Job) -> tuple[Where, ArrayT]:
         part, W = job
-        X = basis.ex(x[part.x], part.geometry, xp=xp)
-        y = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
-        if basis.spreads and not is_finite(y, xp=xp):
+        with quietly(watched):
+            X = basis.ex(x[part.x], part.geometry, xp=xp)
+            y = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
+            spread = watched and not is_finite(y, xp=xp)
+        if spread:
             y = forward(x[part.x], filters(part), None, part.geometry, plan.lowered(part.geometry, "y"), 1, xp=xp)
         if bias is not None and part.inputs.start == 0:
             y = add(y, (...,), xp.reshape(bias[part.y[1]], per_channel), xp=xp)
         return place(part.y), y
 
-    write = put
-    for jobs in _rounds(plan, filters, kept, xp=xp):
-        out = side_by_side(out, write, work, jobs, plan.threads(threads), xp=xp)
-        write = add
-    return out
+    return _fill(out, work, filters, plan, threads, kept, xp=xp)
 
 
 def input_grad(
     dy: ArrayT, w: ArrayT, geometry: Geometry, plan: Plan, threads: int, kept: Kept | None = None, *, xp: Namespace
 ) -> ArrayT:
     """dx = Ex*( W^T @ Y )."""
-    basis = plan.basis
+    basis, watched = plan.basis, "x" in plan.basis.spreads
 
     def filters(part: Part) -> ArrayT:
         return conj(w[part.w], xp=xp)
 
-    def work(job: tuple[Part, ArrayT]) -> tuple[Where, ArrayT]:
+    def work(job: Job) -> tuple[Where, ArrayT]:
         part, W = job
         if not part.geometry.positions:  # no window reaches these inputs
             return part.x, xp.zeros(part.geometry.x_shape, dtype=dy.dtype, device=device(dy))
-        Y = basis.ey(dy[part.y], part.geometry, xp=xp)
-        dx = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
-        if basis.spreads and not is_finite(dx, xp=xp):
+        with quietly(watched):
+            Y = basis.ey(dy[part.y], part.geometry, xp=xp)
+            dx = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
+            spread = watched and not is_finite(dx, xp=xp)
+        if spread:
             dx = input_grad(dy[part.y], w[part.w], part.geometry, plan.lowered(part.geometry, "x"), 1, xp=xp)
         return part.x, dx
 
     dx: ArrayT = xp.empty(geometry.x_shape, dtype=dy.dtype, device=device(dy))
-    write = put
-    for jobs in _rounds(plan, filters, kept, xp=xp):
-        dx = side_by_side(dx, write, work, jobs, plan.threads(threads), xp=xp)
-        write = add
-    return dx
+    return _fill(dx, work, filters, plan, threads, kept, xp=xp)
 
 
 def input_grad_by_phases(
@@ -148,7 +145,7 @@ def input_grad_by_phases(
 
 def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, plan: Plan, threads: int, *, xp: Namespace) -> ArrayT:
     """dw = Ew*( Y @ X^T ): summed over the parts before it leaves the basis, in chains and then over these."""
-    basis, parts = plan.basis, plan.parts
+    basis, parts, watched = plan.basis, plan.parts, "w" in plan.basis.spreads
     links = parts.count // plan.weight_cuts  # parts of the same weights
 
     def link(part: Part) -> ArrayT:
@@ -163,13 +160,16 @@ def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, plan: Plan, threads: 
         weights, i = job
         chained = range(links * i // plan.chains, links * (i + 1) // plan.chains)
         part = parts[weights * links + chained[0]]
-        dw = basis.ew_adjoint(_sum(link, parts, weights * links, chained), part.geometry, xp=xp)
-        if basis.spreads and not is_finite(dw, xp=xp):
+        with quietly(watched):
+            dw = basis.ew_adjoint(_sum(link, parts, weights * links, chained), part.geometry, xp=xp)
+            spread = watched and not is_finite(dw, xp=xp)
+        if spread:
             dw = _sum(plain, parts, weights * links, chained)
         return (i, *part.w), dw
 
     if not links:
-        return xp.zeros(geometry.w_shape, dtype=x.dtype, device=device(x))
+        zeros: ArrayT = xp.zeros(geometry.w_shape, dtype=x.dtype, device=device(x))
+        return zeros
     sums: ArrayT = xp.empty((plan.chains, *geometry.w_shape), dtype=x.dtype, device=device(x))
     jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.chains))
     sums = side_by_side(sums, put, work, jobs, plan.threads(threads), xp=xp)
@@ -179,30 +179,43 @@ def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, plan: Plan, threads: 
     return dw
 
 
-def _rounds(
-    plan: Plan, filters: Callable[[Part], ArrayT], kept: Kept | None, *, xp: Namespace
-) -> Iterator[Iterator[tuple[Part, ArrayT]]]:
-    """Round by round through what is summed: each part with the weights in the basis, which its neighbours share."""
+def _fill(
+    out: ArrayT,
+    work: Callable[[Job], tuple[Where, ArrayT]],
+    filters: Callable[[Part], ArrayT],
+    plan: Plan,
+    threads: int,
+    kept: Kept | None,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """`out` part by part, and round by round through what is summed."""
     parts = plan.parts
+    if parts.count == 1:  # the shortest way, for where a call is all that counts
+        return put(out, *work((parts[0], _weights(parts[0], filters, plan, kept, xp=xp))), xp=xp)
     rounds = parts.counts[parts.rounds]
-    size = parts.count // rounds
+    size, threads = parts.count // rounds, plan.threads(threads)
 
-    def weights(part: Part) -> ArrayT:
-        if kept is None or plan.weight_cuts > 1:
-            return plan.basis.ew(filters(part), part.geometry, xp=xp)
-        if plan.basis not in kept:
-            kept[plan.basis] = plan.basis.ew(filters(part), part.geometry, xp=xp)
-        return cast(ArrayT, kept[plan.basis])
-
-    def jobs(begin: int) -> Iterator[tuple[Part, ArrayT]]:
+    def jobs(begin: int) -> Iterator[Job]:
         numbered = (parts[begin + i] for i in range(size))
         for _, group in groupby(numbered, key=lambda part: part.w):
             first = next(group)
-            W = weights(first)
+            W = _weights(first, filters, plan, kept, xp=xp)  # shared by all parts of the same weights
             for part in chain([first], group):
                 yield part, W
 
-    return (jobs(size * i) for i in range(rounds))
+    for i in range(rounds):
+        out = side_by_side(out, add if i else put, work, jobs(size * i), threads, xp=xp)
+    return out
+
+
+def _weights(part: Part, filters: Callable[[Part], ArrayT], plan: Plan, kept: Kept | None, *, xp: Namespace) -> Any:
+    """The part's weights in the basis, from what a layer has kept where there are no others."""
+    mine = {} if kept is None or plan.weight_cuts > 1 else kept
+    if plan.basis not in mine:
+        with quietly(bool(plan.basis.spreads)):
+            mine[plan.basis] = plan.basis.ew(filters(part), part.geometry, xp=xp)
+    return mine[plan.basis]
 
 
 def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:

@@ -5,8 +5,8 @@ AMD EPYC, 2 cores, NumPy 2.4.6 with scipy-openblas 0.3.31.188.0.
 
 __all__ = ["COSTS"]
 
-# For numbers of 4 bytes and of 8: each algorithm and slot, and the price of a call, of a part, of a multiplication,
-# of a number of X, of Y and of W.
+# For numbers of 4 bytes and of 8: each algorithm and slot, and the price of a call, of a part, of a
+# multiplication, of a number of X, of Y and of W.
 COSTS = {
     4: {
         ("lowering", "y"): (0.0, 1.72e-05, 1.04e-11, 0.0, 6e-11, 0.0),
@@ -21,6 +21,9 @@ COSTS = {
         ("winograd", "y"): (0.0, 3.87e-05, 1.23e-11, 5.7e-12, 4.38e-12, 5.76e-10),
         ("winograd", "x"): (0.0, 6.65e-05, 1.51e-11, 1.8e-11, 1.9e-12, 6.37e-10),
         ("winograd", "w"): (0.0, 4.02e-05, 1.35e-11, 5.97e-12, 3.67e-12, 2.25e-10),
+        ("flat", "y"): (2.83e-05, 0.0, 7.81e-12, 0.0, 2.05e-10, 0.0),
+        ("flat", "x"): (1.08e-06, 6.22e-05, 1.01e-11, 2.53e-10, 3.22e-11, 0.0),
+        ("flat", "w"): (3.92e-05, 0.0, 9.04e-12, 0.0, 2.1e-10, 0.0),
     },
     8: {
         ("lowering", "y"): (1.56e-05, 0.0, 2.06e-11, 0.0, 1.75e-10, 0.0),
@@ -35,5 +38,8 @@ COSTS = {
         ("winograd", "y"): (0.0, 3.69e-05, 2.22e-11, 7.92e-12, 9.95e-12, 1.15e-09),
         ("winograd", "x"): (0.0, 6.27e-05, 2.74e-11, 2.79e-11, 4.6e-12, 1.21e-09),
         ("winograd", "w"): (0.0, 3.83e-05, 2.62e-11, 9.18e-12, 7.97e-12, 2.11e-10),
+        ("flat", "y"): (2.61e-05, 0.0, 1.5e-11, 0.0, 4.1e-10, 0.0),
+        ("flat", "x"): (5.15e-05, 1.11e-05, 2.11e-11, 4.9e-10, 1.54e-10, 0.0),
+        ("flat", "w"): (3.73e-05, 0.0, 1.85e-11, 0.0, 4.07e-10, 0.0),
     },
 }

@@ -32,7 +32,7 @@ class Fourier:
 
     name = "fft"
     swapped = False
-    spreads = True
+    spreads = frozenset("yxw")
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
         half = 2 * math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)  # a complex number counts twice

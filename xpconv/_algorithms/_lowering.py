@@ -9,6 +9,7 @@ Source: K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neur
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .._geometry import Geometry
 from .._padding import pad, pad_adjoint
@@ -22,7 +23,7 @@ __all__ = ["Lowering"]
 class Lowering:
     name = "lowering"
     swapped = False
-    spreads = False
+    spreads: ClassVar[frozenset[str]] = frozenset()
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
         columns = geometry.groups * geometry.samples * geometry.positions

@@ -26,8 +26,8 @@ class Basis(Protocol):
         """Whether columns lie in memory one after the other, and are better multiplied as rows."""
 
     @property
-    def spreads(self) -> bool:
-        """Whether NaN and infinities reach outputs whose windows do not see them."""
+    def spreads(self) -> frozenset[str]:
+        """The slots "y", "x", "w" in which NaN and infinities reach numbers that a direct sum would not let them."""
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
         """How many real numbers exist at most while X and Y are made and unmade, and how many W are: 0 for a view."""

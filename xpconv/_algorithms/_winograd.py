@@ -36,7 +36,7 @@ class Winograd:
 
     name = "winograd"
     swapped = False
-    spreads = True
+    spreads = frozenset("yxw")
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
         points = math.prod(self._points(geometry))
