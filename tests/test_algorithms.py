@@ -205,6 +205,24 @@ def test_nan_and_infinities_stay_where_lowering_puts_them(backend, rng, method, 
             np.testing.assert_array_equal(np.isnan(result), np.isnan(plain))
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_fourier_transforms_of_scipy_or_numpy(rng, monkeypatch, installed):
+    asked = []
+
+    class Transforms:
+        def __getattr__(self, name):
+            asked.append(name)
+            return getattr(np.fft, name)
+
+    monkeypatch.setattr("xpconv._namespace._scipy_fft", lambda: Transforms() if installed else None)
+    x, w = rng.standard_normal((1, 2, 50)), rng.standard_normal((2, 2, 20))
+    with options(method="lowering"):
+        expected = conv(x, w)
+    with options(method="fft"):
+        assert np.max(np.abs(conv(x, w) - expected)) < 1e-13 * np.max(np.abs(expected))
+    assert set(asked) == ({"rfftn", "irfftn"} if installed else set())
+
+
 def wanted(**changes):
     return Wanted(4, True, True, True, 2**26, 2**23, "auto", "auto")._replace(**changes)
 

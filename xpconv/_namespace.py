@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from importlib import import_module
 from typing import Any, TypeVar, cast
 
 import array_api_compat
@@ -28,6 +29,7 @@ __all__ = [
     "conj",
     "creation",
     "device",
+    "fourier",
     "has_fft",
     "is_finite",
     "is_floating",
@@ -198,6 +200,19 @@ def has_fft(xp: Namespace) -> bool:
     return hasattr(xp, "fft")
 
 
+def fourier(xp: Namespace) -> Any:
+    """The library's Fourier transforms; for NumPy SciPy's where it is installed, twice as fast under the same names."""
+    return (_scipy_fft() if cast(Any, xp) is np else None) or xp.fft
+
+
+@lru_cache(maxsize=1)
+def _scipy_fft() -> Any:
+    try:
+        return import_module("scipy.fft")
+    except ImportError:
+        return None
+
+
 def is_finite(x: ArrayT, *, xp: Namespace) -> bool:
     """Whether x is seen to hold no NaN and no infinity: then its sum is neither, but if that should overflow.
 
@@ -208,7 +223,10 @@ def is_finite(x: ArrayT, *, xp: Namespace) -> bool:
 
 def quietly(spreads: bool) -> AbstractContextManager[object]:
     """Without NumPy's warnings of overflow and invalid values, where these may be of our making."""
-    return np.errstate(all="ignore") if spreads else nullcontext()
+    return np.errstate(all="ignore") if spreads else _LOUDLY
+
+
+_LOUDLY = nullcontext()
 
 
 def can_look(x: ArrayT) -> bool:

@@ -211,11 +211,14 @@ def _fill(
 
 def _weights(part: Part, filters: Callable[[Part], ArrayT], plan: Plan, kept: Kept | None, *, xp: Namespace) -> Any:
     """The part's weights in the basis, from what a layer has kept where there are no others."""
-    mine = {} if kept is None or plan.weight_cuts > 1 else kept
-    if plan.basis not in mine:
-        with quietly(bool(plan.basis.spreads)):
-            mine[plan.basis] = plan.basis.ew(filters(part), part.geometry, xp=xp)
-    return mine[plan.basis]
+    basis = plan.basis
+    if kept is not None and plan.weight_cuts == 1 and basis in kept:
+        return kept[basis]
+    with quietly(bool(basis.spreads)):
+        W = basis.ew(filters(part), part.geometry, xp=xp)
+    if kept is not None and plan.weight_cuts == 1:
+        kept[basis] = W
+    return W
 
 
 def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:

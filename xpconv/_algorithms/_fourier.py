@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import cast
 
 from .._geometry import Axis, Geometry
-from .._namespace import conj, device, is_real, put
+from .._namespace import conj, device, fourier, is_real, put
 from .._padding import pad, pad_adjoint
 from .._typing import ArrayT, Namespace
 from .._windows import fold, windows
@@ -126,11 +126,11 @@ class Fourier:
         return xp.permute_dims(x, (0, 1, *range(2 + ndim, 2 + 2 * ndim), *range(2, 2 + ndim)))
 
     def _spectrum(self, x: ArrayT, *, xp: Namespace) -> ArrayT:
-        transform = xp.fft.rfftn if is_real(x, xp=xp) else xp.fft.fftn
+        transform = fourier(xp).rfftn if is_real(x, xp=xp) else fourier(xp).fftn
         return cast(ArrayT, transform(x, s=self.length, axes=tuple(range(x.ndim - len(self.length), x.ndim))))
 
     def _signal(self, X: ArrayT, *, xp: Namespace) -> ArrayT:
-        transform = xp.fft.irfftn if X.shape[-1] < self.length[-1] else xp.fft.ifftn
+        transform = fourier(xp).irfftn if X.shape[-1] < self.length[-1] else fourier(xp).ifftn
         return cast(ArrayT, transform(X, s=self.length, axes=tuple(range(X.ndim - len(self.length), X.ndim))))
 
     def _to_basis(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
