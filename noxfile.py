@@ -79,9 +79,16 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Ours against torch, side by side; arguments after -- go to the benchmark."""
+    """Ours against torch, JAX and SciPy, side by side; arguments after -- go to the benchmark."""
     session.install(".", *group("bench"))
     session.run("python", "tests/bench/bench.py", *session.posargs)
+
+
+@nox.session
+def fit(session: nox.Session) -> None:
+    """The prices that algorithms are chosen by, measured on this machine and written into the sources."""
+    session.install("-e", ".", *group("bench"))
+    session.run("python", "tests/bench/fit.py", *session.posargs)
 
 
 if __name__ == "__main__":

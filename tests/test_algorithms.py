@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import oracle
@@ -203,6 +204,57 @@ def test_nan_and_infinities_stay_where_lowering_puts_them(backend, rng, method, 
         for plain, result in zip(*both, strict=True):
             np.testing.assert_array_equal(np.isfinite(result), np.isfinite(plain))
             np.testing.assert_array_equal(np.isnan(result), np.isnan(plain))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("tap", [0, 1])
+def test_a_weight_that_is_not_finite_reaches_what_meets_its_tap(backend, value, tap):
+    # dx[i] = dy[i] w[0] + dy[i - 1] w[1], and beyond dy there is nothing: not even zeros.
+    w = np.ones((1, 1, 2))
+    w[0, 0, tap] = value
+    for method in ("auto", "lowering", "banded", "fft"):
+        with options(method=method):
+            dx = conv_input_grad(backend.array(np.ones((1, 1, 4))), backend.array(w), input_size=5)
+        finite = [True, False, False, False, False] if tap else [False, False, False, False, True]
+        np.testing.assert_array_equal(np.isfinite(backend.numpy(dx))[0, 0], finite)
+
+
+@pytest.mark.parametrize("method", ["winograd", "banded", "fft"])
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape"), [((1, 0, 6), (2, 0, 3)), ((1, 2, 6), (0, 2, 3)), ((0, 2, 6), (2, 2, 3))]
+)
+def test_nothing_by_any_method(backend, method, x_shape, w_shape):
+    x, w = backend.array(np.ones(x_shape)), backend.array(np.ones(w_shape))
+    with options(method=method):
+        y = conv(x, w)
+        dx, dw, _ = conv_backward(y, x, w)
+    for result, shape in ((y, (x_shape[0], w_shape[0], 4)), (dx, x_shape), (dw, w_shape)):
+        np.testing.assert_array_equal(backend.numpy(result), np.zeros(shape))
+
+
+def test_a_method_that_cannot_do_a_gradient_says_so_before_any_work(monkeypatch):
+    monkeypatch.setattr(contractions, "input_grad_by_phases", None)
+    x, w = np.ones((1, 1, 20)), np.ones((1, 1, 6))
+    with options(method="winograd"), pytest.raises(ValueError, match=r'^method must be "auto" or "lowering"'):
+        conv_backward(np.ones((1, 1, 8)), x, w, stride=2)
+
+
+def test_no_part_takes_more_than_the_plan_says():
+    for case in [
+        ((4, 96, 80, 80), (96, 1, 31, 31), {"padding": 15, "groups": 96}),
+        ((1, 1, 400), (1, 1, 3), {"padding": -150}),
+        ((2, 3, 50), (3, 3, 5), {"stride": 3, "padding": 7}),
+    ]:
+        for slot, block in product("yxw", (2**10, 2**17, 2**22)):
+            x_shape, w_shape, parameters = case
+            whole = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **parameters}
+            geometry = parse(x_shape, w_shape, *(whole[n] for n in ("stride", "padding", "dilation", "groups")))
+            planned = plan(geometry, slot, Lowering(), 4, 2**26, block)
+            for i in range(min(planned.parts.count, 300)):
+                part = planned.parts[i].geometry
+                x, _, y = Lowering().numbers(part)
+                padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
+                assert 4 * (x + y + padded) <= planned.part_bytes
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -11,7 +11,7 @@ from xpconv import conv, conv_backward, conv_input_grad, conv_output_size, conv_
 
 X, W, DY = np.ones((2, 8, 5, 6)), np.ones((4, 8, 3, 3)), np.ones((2, 4, 3, 4))
 PLAIN = "must be a plain array of a library that speaks the Array API: got"
-NUMBERS = "must be of real or complex numbers of 32 bits or more, or of integers that its library multiplies: got"
+NUMBERS = "must be of real or complex numbers of 32 or 64 bits, or of integers that its library multiplies: got"
 AXES = "must be an integer of at least 1, or a sequence of 2, one per spatial axis: got"
 PADDING = (
     "padding must be 'valid', 'same', 'same_lower', an integer, or 2 integers or (lo, hi) pairs, "

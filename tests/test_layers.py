@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from support import draw
 
 import xpconv
-from xpconv import Conv, Conv1d, Conv2d, Conv3d, conv, conv_backward
+from xpconv import Conv, Conv1d, Conv2d, Conv3d, conv, conv_backward, options
+from xpconv._algorithms._winograd import Winograd
 
 
 def test_defaults_are_the_seeds():
@@ -152,7 +155,7 @@ def test_a_gradient_of_another_shape_says_so():
         *(
             (
                 TypeError,
-                f"dtype must be one for real or complex numbers of 32 bits or more: got {dtype!r}",
+                f"dtype must be one for real or complex numbers of 32 or 64 bits: got {dtype!r}",
                 lambda dtype=dtype: Conv2d(1, 1, 3, dtype=dtype),
             )
             for dtype in (np.dtype("int64"), np.float16, "float32", float, 3, [])
@@ -202,3 +205,80 @@ def test_a_device_that_is_none():
 def test_a_layer_is_a_conv_by_its_class():
     assert [kind.ndim for kind in (Conv, Conv1d, Conv2d, Conv3d)] == [None, 1, 2, 3]
     assert all(issubclass(kind, xpconv.Conv) for kind in (Conv1d, Conv2d, Conv3d))
+
+
+def test_filters_are_transformed_once_and_again_when_they_change(backend, rng, monkeypatch):
+    made, original = [], Winograd.ew
+
+    def ew(self, *arguments, **keywords):
+        made.append(self)
+        return original(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Winograd, "ew", ew)
+    layer = Conv2d(3, 4, 3, padding=1, rng=0, xp=backend.xp, device=backend.device)
+    layer.set_params(backend.array(np.array(backend.numpy(layer.weight), dtype="float64")))
+    x = backend.array(draw(rng, (2, 3, 9, 8), "float64"))
+    keeps = backend.name.startswith("numpy")  # others would have to wait for a device to compare
+
+    def forward_and_backward(times):
+        made.clear()
+        y = layer.forward(x)
+        dx = layer.backward(y)
+        assert len(made) == times
+        np.testing.assert_array_equal(backend.numpy(y), backend.numpy(conv(x, layer.weight, padding=1)))
+        expected = conv_backward(y, x, layer.weight, padding=1)
+        for result, values in zip((dx, layer.dweight), expected, strict=False):
+            np.testing.assert_array_equal(backend.numpy(result), backend.numpy(values))
+
+    with options(method="winograd"):
+        forward_and_backward(2)
+        forward_and_backward(0 if keeps else 2)
+        layer.weight = layer.weight * 2
+        forward_and_backward(2)
+        if backend.name == "numpy":
+            held = layer.weight
+            held[1, 2, 0, 1] += 1.0  # by whoever holds it
+            forward_and_backward(2)
+            forward_and_backward(0)
+        layer.set_params(backend.array(draw(rng, (2, 3, 3, 5), "float64")))
+        forward_and_backward(2)
+
+
+@pytest.mark.parametrize("method", ["auto", "lowering", "banded", "fft"])
+def test_what_is_kept_belongs_to_a_geometry(rng, method):
+    # With "same_lower" and a stride the taps of a phase depend on the input's size.
+    layer = Conv2d(4, 4, 4, stride=2, padding="same_lower", rng=0)
+    with options(method=method):
+        for size in (24, 25, 24, 6, 5):
+            x = rng.standard_normal((2, 4, size, size))
+            y = layer.forward(x)
+            dx = layer.backward(y)
+            expected = conv_backward(y, x, layer.weight, stride=2, padding="same_lower").dx
+            np.testing.assert_array_equal(dx, expected)
+        layer.stride = layer.dilation = 1
+        np.testing.assert_array_equal(layer.forward(x), conv(x, layer.weight, padding="same_lower"))
+
+
+def test_what_is_kept_is_no_view_of_a_weight_that_was():
+    layer, x = Conv2d(3, 4, 1, rng=0), np.ones((1, 3, 4, 4))
+    first = layer.weight
+    layer.forward(x)
+    layer.weight = first.copy()
+    first *= 2
+    np.testing.assert_array_equal(layer.forward(x), conv(x, layer.weight))
+
+
+def test_what_is_kept_is_not_pickled(rng):
+    layer, x = Conv2d(3, 4, 3, rng=0), rng.standard_normal((1, 3, 9, 9))
+    with options(method="winograd"):
+        y = layer.forward(x)
+        again = pickle.loads(pickle.dumps(layer))
+        assert again._kept == (None, {})
+        np.testing.assert_array_equal(again.forward(x), y)
+
+
+def test_what_is_kept_belongs_to_an_algorithm(rng):
+    layer, x = Conv2d(3, 4, 3, rng=0), rng.standard_normal((2, 3, 9, 8))
+    for method in ("winograd", "fft", "banded", "lowering", "winograd", "fft"):
+        with options(method=method):
+            np.testing.assert_array_equal(layer.forward(x), conv(x, layer.weight))

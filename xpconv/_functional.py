@@ -231,6 +231,9 @@ def backward(
     check_shape("dy", dy.shape, geometry.y_shape[-x.ndim :])
     dy = batched("dy", dy, spatial(weight), xp=xp)
     options = current()
+    for slot, need in zip("xw", needs, strict=False):
+        if need:
+            algorithms.chosen(dy, geometry, slot, options, xp=xp)  # a method that cannot do it says so before any work
     dx = dweight = dbias = None
     if needs[0]:
         dx = _as_given(algorithms.input_grad(dy, weight, geometry, options, kept, xp=xp), x, xp=xp)

@@ -151,6 +151,7 @@ class Conv:
             check_shape("bias", bias.shape, weights.shape[:1])
         self.weight, self.bias = weights, bias
         self.dweight = self.dbias = self._seen = None
+        self._kept = (None, {})
 
     def forward(self, X: ArrayT) -> ArrayT:
         """Convolve X, and remember it for `backward`.
@@ -159,7 +160,8 @@ class Conv:
         ----------
         X : array, shape (batch, in_channels, *spatial) or (in_channels, *spatial)
             With the library, dtype and device of the weight. Kept, not copied: leave it as it is until `backward`.
-            The filters in the algorithm's basis are kept as well, on NumPy, until the weight changes.
+            On NumPy the filters in the algorithm's basis are kept as well, with a copy of the weight that tells
+            whether it has changed since.
 
         Returns
         -------
@@ -206,6 +208,9 @@ class Conv:
             dZ, X, self.weight, **self._parameters(), needs=needs, kept=self._filters("backward")
         )
         return cast(ArrayT, dX)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": (None, {})}  # what can be made again is not pickled
 
     def _filters(self, direction: str) -> dict[str, Any] | None:
         """The filters as algorithms took them into their bases, for as long as the weight's values stay the same.

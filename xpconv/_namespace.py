@@ -73,7 +73,7 @@ def _kind(name: str, array: Any) -> tuple[Any, str, Any, Any]:
         raise TypeError(f"{name} must be a plain array of a library that speaks the Array API: got {kind}")
     xp = np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
     if not _is_supported(xp, array.dtype):
-        numbers = "real or complex numbers of 32 bits or more, or of integers that its library multiplies"
+        numbers = "real or complex numbers of 32 or 64 bits, or of integers that its library multiplies"
         raise TypeError(f"{name} must be of {numbers}: got {array.dtype}")
     return xp, xp.__name__.removeprefix("array_api_compat."), array.dtype, device(array)
 
@@ -91,7 +91,7 @@ def _is_plain(array: object) -> bool:
 def _is_supported(xp: Any, dtype: Any) -> bool:
     try:
         if _is_floating(xp, dtype):
-            return bool(xp.finfo(dtype).bits >= 32)
+            return xp.finfo(dtype).bits in (32, 64)
         one = xp.ones((1, 1), dtype=dtype)
         return bool(xp.isdtype(dtype, "integral")) and xp.matmul(one, one).dtype == dtype
     except Exception:  # a dtype that the standard does not know, or that the library stores but does not multiply
@@ -118,7 +118,7 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
     except TypeError:  # not even hashable
         fits = False
     if not fits:
-        raise TypeError(f"dtype must be one for real or complex numbers of 32 bits or more: got {dtype!r}")
+        raise TypeError(f"dtype must be one for real or complex numbers of 32 or 64 bits: got {dtype!r}")
     return lambda array: xp.asarray(array, dtype=dtype, device=device)
 
 

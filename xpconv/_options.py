@@ -53,12 +53,17 @@ def options(
     Parameters
     ----------
     workers : int, optional
-        How many threads to use on a CPU where NumPy computes; at first as many as the process has cores. Other
-        libraries bring their own threads. Results do not depend on it.
+        How many threads NumPy's work is shared between; at first as many as the process has cores. Results do not
+        depend on it. What is small enough to be done at one go is left to BLAS and its threads, as are other
+        libraries to theirs.
     workspace : int, optional
-        How many bytes all threads together may take beside the operands and the result; at first 64 MiB.
+        How many bytes all threads together may take beside the operands and the result; at first 64 MiB, and 1 MiB at
+        least. What one window of one channel spans must fit into it. Results depend on it in the last digits, as
+        they do on the batch size: the sums are cut differently.
     method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
-        The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it.
+        The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. Where nobody
+        can look for NaN, on a GPU or in a trace, all but ``"lowering"`` may spread NaN and infinities to outputs that
+        do not see them, so ``"auto"`` is ``"lowering"`` there.
     precision : {"auto", "highest"}, optional
         At first ``"auto"``: the largest error is within 2e-5 of the largest result in float32 and within 1e-13 in
         float64, for operands of zero mean. ``"highest"`` is within 2e-6 in float32; some algorithms are out then.

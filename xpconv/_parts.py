@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ._geometry import Axis, Geometry
 
-__all__ = ["GROUPS", "INPUTS", "OUTPUTS", "POSITIONS", "SAMPLES", "Part", "Parts", "channels", "cut"]
+__all__ = ["GROUPS", "INPUTS", "OUTPUTS", "POSITIONS", "SAMPLES", "Part", "Parts", "channels", "cut", "largest"]
 
 Span = tuple[int, int]
 
@@ -90,18 +90,28 @@ def cut(
     """
     lengths = _lengths(geometry, by_input)
     steps = list(steps or lengths)
+    given = list(steps)
     least = [1, 1, 1, 1, *(units or (1,) * len(geometry.axes))]
-    for i in order:
-        if 0 in lengths or fits(_largest(geometry, steps, by_input)):
-            break
-        # In units: the whole does not fit. Where one does not, either, cut to that and go on with the next.
-        lo, hi = 1, -(-steps[i] // least[i])
+    if 0 in lengths:
+        return tuple(max(step, 1) for step in steps)
+
+    def fit(i: int) -> bool:
+        """Make step i as long as fits, beside the others as they are; or the least."""
+        lo, hi = 1, -(-given[i] // least[i]) + 1  # in units; hi does not fit
         while hi - lo > 1:
-            steps[i] = least[i] * ((lo + hi) // 2)
-            lo, hi = ((lo + hi) // 2, hi) if fits(_largest(geometry, steps, by_input)) else (lo, (lo + hi) // 2)
-        count = -(-lengths[i] // (least[i] * lo))
-        steps[i] = least[i] * -(-lengths[i] // (least[i] * count))
-    return tuple(max(step, 1) for step in steps)
+            steps[i] = min(least[i] * ((lo + hi) // 2), given[i])
+            lo, hi = ((lo + hi) // 2, hi) if fits(largest(geometry, steps, by_input)) else (lo, (lo + hi) // 2)
+        steps[i] = min(least[i] * lo, given[i])
+        return fits(largest(geometry, steps, by_input))
+
+    if not fits(largest(geometry, steps, by_input)):
+        done = next((n for n, i in enumerate(order) if fit(i)), len(order) - 1)
+        for i in order[:done]:  # what has been cut in vain may be longer now
+            fit(i)
+    for i in order:
+        count = -(-lengths[i] // steps[i])
+        steps[i] = min(least[i] * -(-lengths[i] // (least[i] * count)), steps[i])
+    return tuple(steps)
 
 
 def _lengths(geometry: Geometry, by_input: bool) -> tuple[int, ...]:
@@ -109,8 +119,8 @@ def _lengths(geometry: Geometry, by_input: bool) -> tuple[int, ...]:
     return (geometry.groups, geometry.outputs, geometry.inputs, geometry.samples, *positions)
 
 
-def _largest(whole: Geometry, steps: Sequence[int], by_input: bool) -> Geometry:
-    """A part from the middle."""
+def largest(whole: Geometry, steps: Sequence[int], by_input: bool) -> Geometry:
+    """A part from the middle: no other reads more, or is read by more."""
     groups, outputs, inputs, samples, *positions = steps
     axes = tuple(_middle(axis, step, by_input) for axis, step in zip(whole.axes, positions, strict=True))
     return Geometry(samples, groups, outputs, inputs, axes)

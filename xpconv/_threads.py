@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import lru_cache
@@ -25,35 +25,52 @@ S = TypeVar("S")
 
 def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:
     """The work on every item. The first exception stops what has not begun, and is raised here."""
-    queue, lock, stop = iter(items), threading.Lock(), threading.Event()
-    end = object()
-
-    def take() -> Any:
-        with lock:
-            return end if stop.is_set() else next(queue, end)
+    queue, end, turn = iter(items), object(), threading.Condition()
+    helping, closed = 0, False
+    errors: list[BaseException] = []
 
     def toil() -> None:
-        try:
-            with _one_own_blas_thread():
-                while (item := take()) is not end:
-                    work(item)
-        except BaseException:
-            stop.set()
-            raise
+        with _one_own_blas_thread():
+            while True:
+                with turn:  # items are made in turn, too
+                    item: Any = end if closed else next(queue, end)
+                if item is end:
+                    return
+                work(item)
 
-    with _one_blas_thread():
-        # numpy.errstate and our own options are context variables: helpers see the caller's.
-        helpers: list[Future[None]] = []
-        with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
-            helpers.extend(_helpers().submit(copy_context().run, toil) for _ in range(threads - 1))
+    def help_out() -> None:
+        nonlocal helping, closed
+        with turn:
+            if closed:  # come too late, when the result may be in other hands
+                return
+            helping += 1
         try:
             toil()
+        except BaseException as error:
+            errors.append(error)
+            closed = True
         finally:
-            # Nobody may write to a result that has been given up or handed out, so every helper has ended by then.
-            errors = [helper.exception() for helper in helpers if not helper.cancel()]
-    for error in errors:
-        if error is not None:
-            raise error
+            with turn:
+                helping -= 1
+                turn.notify_all()
+
+    with _one_blas_thread():
+        try:
+            with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
+                for _ in range(threads - 1):
+                    # numpy.errstate and our own options are context variables: helpers see the caller's.
+                    _helpers().submit(copy_context().run, help_out)
+            toil()
+        finally:
+            with turn:
+                closed = True
+                while helping:  # they write to what nobody may have before they are done
+                    try:
+                        turn.wait()
+                    except KeyboardInterrupt as interrupt:
+                        errors.append(interrupt)
+    if errors:
+        raise errors[0]
 
 
 @lru_cache(maxsize=1)
@@ -77,17 +94,18 @@ _limit = _Limit()
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
     """The number of BLAS's threads belongs to the process: the first call in sets it, the last one out restores it."""
-    with _limit.lock:
-        _limit.holders += 1
-        if _limit.holders == 1:
-            _limit.before = _hold(own=False)
+    limit = _limit
+    with limit.lock:
+        if not limit.holders:
+            limit.before = _hold(own=False)
+        limit.holders += 1
     try:
         yield
     finally:
-        with _limit.lock:
-            _limit.holders -= 1
-            if not _limit.holders:
-                _restore(_limit.before)
+        with limit.lock:
+            limit.holders -= 1
+            if not limit.holders:
+                _restore(limit.before)
 
 
 @contextmanager

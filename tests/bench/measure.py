@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from contestants import CONTESTANTS, OURS, PASSES, torchs
 from layers import LAYERS
+from threadpoolctl import threadpool_info
 
 DTYPES = ("float32", "float64")
 ALLOWED = {"float32": 2e-5, "float64": 1e-13}  # what xpconv promises
@@ -177,6 +178,8 @@ def machine() -> dict[str, Any]:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    kernels = {library.get("architecture") for library in threadpool_info() if "numpy" in library["filepath"]}
+    named = f" ({kernels.pop()} kernels)" if len(kernels) == 1 and None not in kernels else ""
     return {
         "cpu": models[0] if models else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -185,7 +188,7 @@ def machine() -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "python": platform.python_version(),
         "xpconv": installed_version("xpconv"),
-        "numpy": f"{np.__version__} with {blas['name']} {blas['version']}",
+        "numpy": f"{np.__version__} with {blas['name']} {blas['version']}{named}",
         "torch": f"{torch.__version__} with {torch.get_num_threads()} threads",
         "jax": installed_version("jax"),
         "scipy": installed_version("scipy"),

@@ -12,7 +12,7 @@ from ._choose import ways as all_ways
 from ._contractions import Kept
 from ._plan import Plan
 
-__all__ = ["Choice", "Kept", "forward", "input_grad", "ways", "weight_grad"]
+__all__ = ["Choice", "Kept", "chosen", "forward", "input_grad", "ways", "weight_grad"]
 
 
 def forward(

@@ -25,7 +25,7 @@ from itertools import chain, groupby
 from typing import Any, TypeAlias
 
 from .._geometry import Geometry
-from .._namespace import add, conj, device, is_finite, matmul, put, quietly, side_by_side
+from .._namespace import add, conj, device, is_finite, is_floating, matmul, put, quietly, side_by_side
 from .._parts import Part, channels
 from .._typing import ArrayT, Namespace
 from ._plan import Phase, Plan
@@ -71,11 +71,12 @@ def correlate(
 
     def work(job: Job) -> tuple[Where, ArrayT]:
         part, W = job
-        with quietly(watched):
+        with quietly(bool(basis.spreads)):
             X = basis.ex(x[part.x], part.geometry, xp=xp)
             y = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
             spread = watched and not is_finite(y, xp=xp)
         if spread:
+            del X, y
             y = forward(x[part.x], filters(part), None, part.geometry, plan.lowered(part.geometry, "y"), 1, xp=xp)
         if bias is not None and part.inputs.start == 0:
             y = add(y, (...,), xp.reshape(bias[part.y[1]], per_channel), xp=xp)
@@ -97,11 +98,12 @@ def input_grad(
         part, W = job
         if not part.geometry.positions:  # no window reaches these inputs
             return part.x, xp.zeros(part.geometry.x_shape, dtype=dy.dtype, device=device(dy))
-        with quietly(watched):
+        with quietly(bool(basis.spreads)):
             Y = basis.ey(dy[part.y], part.geometry, xp=xp)
             dx = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
             spread = watched and not is_finite(dx, xp=xp)
         if spread:
+            del Y, dx
             dx = input_grad(dy[part.y], w[part.w], part.geometry, plan.lowered(part.geometry, "x"), 1, xp=xp)
         return part.x, dx
 
@@ -120,6 +122,9 @@ def input_grad_by_phases(
     xp: Namespace,
 ) -> ArrayT:
     """The same as forward contractions: x is correlated with w, so dx is dy convolved with it, taps turned around."""
+    if is_floating(w, xp=xp) and not is_finite(w, xp=xp):  # zeros around dy would make NaN of it
+        folded = next(phase.plan for phase in phases if phase.plan).lowered(geometry, "x")
+        return input_grad(dy, w, geometry, folded, threads, xp=xp)
     make = xp.empty if all(phase.plan for phase in phases) else xp.zeros
     dx: ArrayT = make(geometry.x_shape, dtype=dy.dtype, device=device(dy))
     axes = tuple(range(3, 3 + len(geometry.axes)))
@@ -138,7 +143,7 @@ def input_grad_by_phases(
         def place(where: Where, inputs: tuple[slice, ...] = inputs) -> Where:
             return (*where[:2], *map(_within, inputs, where[2:]))
 
-        mine = None if kept is None else kept.setdefault(number, {})
+        mine = None if kept is None else _drawer(kept, number, taps)
         dx = correlate(dx, place, dy, filters, None, plan, threads, mine, xp=xp)
     return dx
 
@@ -160,7 +165,7 @@ def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, plan: Plan, threads: 
         weights, i = job
         chained = range(links * i // plan.chains, links * (i + 1) // plan.chains)
         part = parts[weights * links + chained[0]]
-        with quietly(watched):
+        with quietly(bool(basis.spreads)):
             dw = basis.ew_adjoint(_sum(link, parts, weights * links, chained), part.geometry, xp=xp)
             spread = watched and not is_finite(dw, xp=xp)
         if spread:
@@ -175,7 +180,7 @@ def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, plan: Plan, threads: 
     sums = side_by_side(sums, put, work, jobs, plan.threads(threads), xp=xp)
     dw: ArrayT = sums[0, ...]
     for i in range(1, plan.chains):
-        dw = add(dw, (...,), sums[i, ...], xp=xp)
+        dw = xp.add(dw, sums[i, ...])  # a new array: a view would hold all of them
     return dw
 
 
@@ -210,15 +215,26 @@ def _fill(
 
 
 def _weights(part: Part, filters: Callable[[Part], ArrayT], plan: Plan, kept: Kept | None, *, xp: Namespace) -> Any:
-    """The part's weights in the basis, from what a layer has kept where there are no others."""
-    basis = plan.basis
-    if kept is not None and plan.weight_cuts == 1 and basis in kept:
-        return kept[basis]
+    """The part's weights in the basis; from what a layer keeps, if there are no others and they are no view."""
+    basis, geometry = plan.basis, part.geometry
+    keeps = kept is not None and plan.weight_cuts == 1 and basis.numbers(geometry)[1] > 0
+    key = (basis, [axis[1:4] for axis in geometry.axes]) if keeps else None  # kernel, stride, dilation
+    if kept is not None and keeps and kept.get("key") == key:
+        return kept["W"]
     with quietly(bool(basis.spreads)):
-        W = basis.ew(filters(part), part.geometry, xp=xp)
-    if kept is not None and plan.weight_cuts == 1:
-        kept[basis] = W
+        W = basis.ew(filters(part), geometry, xp=xp)
+    if kept is not None and keeps:
+        kept.update(key=key, W=W)
     return W
+
+
+def _drawer(kept: Kept, number: int, taps: tuple[slice, ...]) -> Kept:
+    """What is kept for a phase. For an input of another size it may have other taps."""
+    mine: Kept = kept.setdefault(number, {})
+    if mine.get("taps") != taps:
+        mine.clear()
+        mine["taps"] = taps
+    return mine
 
 
 def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:

@@ -38,7 +38,7 @@ class Fourier:
         half = 2 * math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)  # a complex number counts twice
         tiles = geometry.samples * self._tiles(geometry).positions
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
-        return 3 * half * tiles * x, half * y * geometry.inputs, 3 * half * tiles * y
+        return 3 * half * tiles * x, 3 * half * y * geometry.inputs, 3 * half * tiles * y
 
     def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
         columns = geometry.samples * self._tiles(geometry).positions

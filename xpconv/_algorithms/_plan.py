@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from .._geometry import Geometry
-from .._parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut
+from .._parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut, largest
 from .._typing import ArrayT, Namespace
 from ._lowering import Lowering
 
@@ -53,27 +53,28 @@ class Basis(Protocol):
 class Plan:
     basis: Basis
     parts: Parts
-    chains: int  # of the weight's gradient: how many sums are made side by side
-    part_bytes: int  # at most beside the operands, for one part
-    weight_bytes: int  # for what all parts share
+    largest: Geometry  # of the parts
+    chains: int  # of the weights' gradient: how many sums are made side by side
+    part_bytes: int  # at most, for one part
+    shared_bytes: int  # for what all parts share
     item_bytes: int
     workspace: int
     block: int
 
     def threads(self, wanted: int) -> int:
         """As many as there is work and workspace for; none for a single part, which BLAS may have to itself."""
-        room = (self.workspace - self.weight_bytes) // max(self.part_bytes, 1)
-        jobs = self.chains * self.weight_cuts if self.parts.rounds == GROUPS else self.parts.count
+        room = (self.workspace - self.shared_bytes) // max(self.part_bytes, 1)
+        weights_are_open = self.parts.rounds == GROUPS  # nothing is summed from round to round
+        jobs = self.chains * self.weight_cuts if weights_are_open else self.parts.count
         return max(min(wanted, room, jobs), 1) if jobs > 1 else 0
 
     def bytes(self, wanted: int) -> int:
         """What so many threads take at most."""
-        return self.weight_bytes + max(self.threads(wanted), 1) * self.part_bytes
+        return self.shared_bytes + max(self.threads(wanted), 1) * self.part_bytes
 
     @property
     def flops(self) -> int:
-        parts = self.parts
-        return 2 * parts.count * self.basis.product(parts[0].geometry)[-1] if parts.count else 0
+        return 2 * self.parts.count * self.basis.product(self.largest)[-1]
 
     @property
     def weight_cuts(self) -> int:
@@ -92,49 +93,47 @@ class Phase(NamedTuple):
     plan: Plan | None  # None where no tap meets these inputs
 
 
+# The order in which channels are cut for their weights to fit. The last is what is summed, round by round, but for the
+# weights' own gradient: that sums over samples and positions, in chains.
+_CHANNELS = {
+    "y": (GROUPS, OUTPUTS, INPUTS),
+    "x": (GROUPS, INPUTS, OUTPUTS),
+    "w": (GROUPS, INPUTS, OUTPUTS),
+}
+
+
 @lru_cache(maxsize=1024)
 def plan(geometry: Geometry, slot: str, basis: Basis, item_bytes: int, workspace: int, block: int) -> Plan:
-    """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w"."""
-    by_input = slot == "x"
-    positions = range(POSITIONS, POSITIONS + len(geometry.axes))
+    """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
+    by_input, channels = slot == "x", _CHANNELS[slot]
+    positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
 
     def weight_bytes(part: Geometry) -> int:
+        weights = basis.numbers(part)[1]
         # The gradient holds a sum and what is added to it, even where the weights themselves are a view.
-        return item_bytes * (
-            2 * max(basis.numbers(part)[1], math.prod(part.w_shape)) if slot == "w" else basis.numbers(part)[1]
-        )
+        return item_bytes * (2 * max(weights, math.prod(part.w_shape)) if slot == "w" else weights)
 
     def part_bytes(part: Geometry) -> int:
         x, _, y = basis.numbers(part)
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
         return item_bytes * (padded + x + y)
 
-    # Without regard to the number of threads: results are not to depend on it.
     room = workspace // 8 if slot == "w" else workspace // 4
-    summed = {"y": INPUTS, "x": OUTPUTS, "w": GROUPS}[slot]
-    kept = {"y": OUTPUTS, "x": INPUTS, "w": INPUTS}[slot]
-    last = OUTPUTS if slot == "w" else summed
-    steps = cut(geometry, lambda part: weight_bytes(part) <= room, (GROUPS, kept, last), by_input=by_input)
-    # A sixteenth of the whole at least: enough parts for some threads, and not too small for BLAS.
-    limit = min(block, max(part_bytes(geometry) // 4, min(2**20, block)))
-    order = (
-        (GROUPS, SAMPLES, INPUTS, *positions, OUTPUTS)
-        if slot == "x"
-        else (GROUPS, SAMPLES, *positions, INPUTS, OUTPUTS)
+    steps = cut(geometry, lambda part: weight_bytes(part) <= room, channels, by_input=by_input)
+    # Four parts for the threads, which overlap a little, but none so small that Python takes longer than its work.
+    limit = min(block, max(part_bytes(geometry) * 5 // 16, 2**20))
+    inner = (SAMPLES, INPUTS, *positions) if by_input else (SAMPLES, *positions, INPUTS)
+    units = () if by_input else basis.unit(geometry)
+    steps = cut(
+        geometry, lambda part: part_bytes(part) <= limit, (GROUPS, *inner, OUTPUTS), steps, units, by_input=by_input
     )
-    units = (1,) * len(geometry.axes) if by_input else basis.unit(geometry)
-    steps = cut(geometry, lambda part: part_bytes(part) <= limit, order, steps, units, by_input=by_input)
-    parts = Parts(geometry, steps, by_input, summed)
-    largest = parts[0].geometry if parts.count else geometry
-    inner, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
-    chains = min(inner, max(4 // cuts, 1))
-    shared = cuts == 1 and slot != "w"
-    own = 0 if shared else weight_bytes(largest)
-    common = (
-        weight_bytes(largest)
-        if shared
-        else chains * item_bytes * math.prod(geometry.w_shape)
-        if slot == "w" and chains > 1
-        else 0
-    )
-    return Plan(basis, parts, chains, part_bytes(largest) + own, common, item_bytes, workspace, block)
+    parts = Parts(geometry, steps, by_input, GROUPS if slot == "w" else channels[-1])
+    part = largest(geometry, steps, by_input)
+    links, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
+    chains, own, shared = 1, weight_bytes(part), 0
+    if slot == "w":
+        chains = min(links, max(4 // cuts, 1))
+        shared = chains * item_bytes * math.prod(geometry.w_shape) if chains > 1 else 0
+    elif cuts == 1:
+        own, shared = 0, own
+    return Plan(basis, parts, part, chains, part_bytes(part) + own, shared, item_bytes, workspace, block)
