@@ -138,7 +138,7 @@ def input_grad_by_phases(
             turned = conj(w[(rows, part.outputs, *taps)], xp=xp)
             turned = xp.reshape(turned, (part.geometry.groups, part.geometry.inputs, *turned.shape[1:]))
             turned = xp.flip(xp.permute_dims(turned, (0, 2, 1, *axes)), axis=axes)
-            return xp.reshape(turned, part.geometry.w_shape)
+            return xp.reshape(turned, part.geometry.w_shape, copy=True)  # BLAS takes no steps backwards
 
         def place(where: Where, inputs: tuple[slice, ...] = inputs) -> Where:
             return (*where[:2], *map(_within, inputs, where[2:]))
