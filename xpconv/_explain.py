@@ -30,6 +30,8 @@ class Contraction(NamedTuple):
         are and theirs.
     parts : int
         How many parts it is cut into.
+    part_bytes : int
+        At most so many bytes for one of them.
     threads : int
         How many of them are made at the same time.
     flops : int
@@ -45,6 +47,7 @@ class Contraction(NamedTuple):
     name: str
     algorithm: str
     parts: int
+    part_bytes: int
     threads: int
     flops: int
     workspace: int
@@ -75,8 +78,8 @@ class Explanation:
         for made in self.contractions:
             lines.append(f"{made.name}: {made.algorithm}, about {1e3 * made.seconds:.3g} ms")
             lines.append(
-                f"    {made.parts} parts, {made.threads} at a time, {made.flops / 1e9:.3g} GFLOP, "
-                f"workspace {made.workspace / 2**20:.1f} MiB"
+                f"    {made.parts} parts of {made.part_bytes / 2**20:.1f} MiB, {made.threads} at a time, "
+                f"{made.flops / 1e9:.3g} GFLOP, workspace {made.workspace / 2**20:.1f} MiB"
             )
             others = sorted(made.others.items(), key=lambda other: other[1])
             lines += [f"    instead of {name}: {1e3 * seconds:.3g} ms" for name, seconds in others[:3]]
@@ -145,6 +148,7 @@ def _contraction(name: str, ways: list[algorithms.Choice], options: Options) -> 
         name,
         chosen.name,
         sum(plan.parts.count for plan in plans),
+        max((plan.part_bytes for plan in plans), default=0),
         max((max(plan.threads(options.threads), 1) for plan in plans), default=1),
         sum(plan.flops for plan in plans),
         max((plan.bytes(options.threads) for plan in plans), default=0),
