@@ -41,7 +41,7 @@ class Contraction(NamedTuple):
     seconds : float
         The model's estimate: good for comparing, not for promising.
     others : dict
-        The estimates of what was not chosen.
+        The estimates of what was not chosen, the cheapest first.
     """
 
     name: str
@@ -81,8 +81,8 @@ class Explanation:
                 f"    {made.parts} parts of {made.part_bytes / 2**20:.1f} MiB, {made.threads} at a time, "
                 f"{made.flops / 1e9:.3g} GFLOP, workspace {made.workspace / 2**20:.1f} MiB"
             )
-            others = sorted(made.others.items(), key=lambda other: other[1])
-            lines += [f"    instead of {name}: {1e3 * seconds:.3g} ms" for name, seconds in others[:3]]
+            others = list(made.others.items())[:3]
+            lines += [f"    instead of {name}: {1e3 * seconds:.3g} ms" for name, seconds in others]
         return "\n".join(lines)
 
 
@@ -141,8 +141,8 @@ def explain(
 
 
 def _contraction(name: str, ways: list[algorithms.Choice], options: Options) -> Contraction:
-    chosen = min(ways, key=lambda way: way.seconds)
-    others = {way.name: way.seconds for way in ways if way is not chosen}
+    chosen, *rest = ways
+    others = {way.name: way.seconds for way in rest}
     plans = chosen.plans
     return Contraction(
         name,
@@ -158,12 +158,12 @@ def _contraction(name: str, ways: list[algorithms.Choice], options: Options) -> 
 
 
 def _in_words(geometry: Geometry) -> str:
-    """One line: shapes, and what is not at its default."""
-    changed = {
+    """One line: shapes and parameters."""
+    parameters = {
         "stride": tuple(axis.stride for axis in geometry.axes),
         "padding": tuple((axis.lo, axis.hi) for axis in geometry.axes),
         "dilation": tuple(axis.dilation for axis in geometry.axes),
         "groups": geometry.groups,
     }
-    said = (f"{name} {value}" for name, value in changed.items())
+    said = (f"{name} {value}" for name, value in parameters.items())
     return f"x {geometry.x_shape}, weight {geometry.w_shape}, " + ", ".join(said)

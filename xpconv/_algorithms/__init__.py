@@ -54,7 +54,7 @@ def chosen(operand: ArrayT, geometry: Geometry, slot: str, options: Options, *, 
 
 
 def ways(operand: ArrayT, geometry: Geometry, slot: str, options: Options, *, xp: Namespace) -> list[Choice]:
-    """All ways that there are."""
+    """All ways that there are, the chosen one first."""
     return all_ways(geometry, slot, _wanted(operand, options, xp=xp))
 
 

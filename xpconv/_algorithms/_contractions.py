@@ -219,12 +219,13 @@ def _weights(part: Part, filters: Callable[[Part], ArrayT], plan: Plan, kept: Ke
     basis, geometry = plan.basis, part.geometry
     keeps = kept is not None and plan.weight_cuts == 1 and basis.numbers(geometry)[1] > 0
     key = (basis, [axis[1:4] for axis in geometry.axes]) if keeps else None  # kernel, stride, dilation
-    if kept is not None and keeps and kept.get("key") == key:
-        return kept["W"]
+    known, W = kept.get("W", (None, None)) if kept is not None else (None, None)
+    if keeps and known == key:
+        return W
     with quietly(bool(basis.spreads)):
         W = basis.ew(filters(part), geometry, xp=xp)
     if kept is not None and keeps:
-        kept.update(key=key, W=W)
+        kept["W"] = key, W  # in one piece: another thread may be reading
     return W
 
 
@@ -244,7 +245,7 @@ def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:
 
 
 def _within(whole: slice, part: slice) -> slice:
-    """A part of every so-manieth."""
+    """A part of a whole that is a slice with steps, as one slice."""
     first = whole.start + whole.step * part.start
     return slice(first, first + whole.step * (part.stop - part.start - 1) + 1, whole.step)
 

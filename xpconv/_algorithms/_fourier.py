@@ -35,16 +35,20 @@ class Fourier:
     spreads = frozenset("yxw")
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
-        half = 2 * math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)  # a complex number counts twice
+        half = 2 * self._frequencies  # a complex number counts twice
         tiles = geometry.samples * self._tiles(geometry).positions
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
         return 3 * half * tiles * x, 3 * half * y * geometry.inputs, 3 * half * tiles * y
 
     def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
         columns = geometry.samples * self._tiles(geometry).positions
-        half = math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)
-        products = 4 * half * geometry.groups * geometry.outputs * geometry.inputs * columns
+        products = 4 * self._frequencies * geometry.groups * geometry.outputs * geometry.inputs * columns
         return geometry.outputs, geometry.inputs, columns, products
+
+    @property
+    def _frequencies(self) -> int:
+        """As many as the half of a spectrum that tells the whole, for real numbers."""
+        return math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)
 
     def effort(self, geometry: Geometry) -> float:  # noqa: ARG002
         return 1 + math.log2(math.prod(self.length))

@@ -39,10 +39,7 @@ class Winograd:
     spreads = frozenset("yxw")
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
-        points = math.prod(self._points(geometry))
-        tiles = geometry.samples * math.prod(
-            -(-axis.out // m) for axis, m in zip(geometry.axes, self.tile, strict=True)
-        )
+        points, tiles = math.prod(self._points(geometry)), geometry.samples * self._tiles(geometry).positions
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
         return 2 * points * tiles * x, 2 * points * y * geometry.inputs, 2 * points * tiles * y
 
