@@ -68,10 +68,15 @@ def test_every_slot_of_every_algorithm(backend, rng, case, way, dtype):
     arrays = [backend.array(operand) for operand in (dy, x, w)]
     before = [backend.numpy(array).tobytes() for array in arrays]
     xp = np if backend.name.startswith("numpy") else backend.xp
+
+
+    def conj(array):
+        return xp.conj(array) if dtype == "complex64" else array
+
     results = (
-        contractions.forward(arrays[1], arrays[2], None, geometry, forward, 2, xp=xp),
-        contractions.input_grad(arrays[0], arrays[2], geometry, input_grad, 2, xp=xp),
-        contractions.weight_grad(arrays[0], arrays[1], geometry, weight_grad, 2, xp=xp),
+        contractions.forward(arrays[1], arrays[2], None, arrays[2].dtype, geometry, forward, 2, xp=xp),
+        contractions.input_grad(arrays[0], conj(arrays[2]), None, arrays[2].dtype, geometry, input_grad, 2, xp=xp),
+        contractions.weight_grad(arrays[0], conj(arrays[1]), arrays[1].dtype, geometry, weight_grad, 2, xp=xp),
     )
     sums = expected(geometry, dy, x, w)
     for result, values in zip(results, sums, strict=False):

@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 from xpconv import conv_output_size
+from xpconv._form import Form, Parameters
 from xpconv._geometry import Axis, parse
 
 AXES = [Axis(*row) for row in product(range(7), range(1, 4), range(1, 5), range(1, 4), range(-1, 4), range(-1, 4))]
@@ -70,10 +71,10 @@ def test_a_part_of_the_input_is_read_as_the_whole_is_there():
                 assert shifted == {(j, t, i) for j, t, i in meetings(whole) if start <= i < stop}, (whole, start, stop)
 
 
-def test_phases_are_the_input_gradient():
+def test_phases_of_the_turned_axis_are_the_input_gradient():
     for whole in filter(fits, AXES):
         seen, met = [], set()
-        for inputs, taps, axis in whole.phases():
+        for inputs, taps, axis in whole.turned().phases(whole.stride):
             xs, ts = range(whole.size)[inputs], range(whole.kernel)[taps]
             seen += xs
             if axis is None:
@@ -81,9 +82,24 @@ def test_phases_are_the_input_gradient():
                 continue
             assert (axis.size, axis.out, axis.kernel, axis.stride) == (whole.out, len(xs), len(ts), 1)
             # Here outputs are inputs, inputs are outputs, and taps are turned around.
-            met |= {(j, ts[len(ts) - 1 - t], xs[i]) for i, t, j in meetings(axis)}
+            met |= {(j, whole.kernel - 1 - ts[t], xs[i]) for i, t, j in meetings(axis)}
         assert sorted(seen) == list(range(whole.size))
         assert met == meetings(whole), whole
+
+
+def test_phases_meet_what_a_dilated_input_meets():
+    for whole, spread in product(filter(fits, AXES), (1, 2, 3, 4)):
+        if whole.size % spread != 1 % spread:
+            continue
+        seen, met = [], set()
+        for outputs, taps, axis in whole.phases(spread):
+            js, ts = range(whole.out)[outputs], range(whole.kernel)[taps]
+            seen += js
+            if axis is not None:
+                assert (axis.out, axis.kernel) == (len(js), len(ts))
+                met |= {(js[j], ts[t], spread * i) for j, t, i in meetings(axis)}
+        assert sorted(seen) == list(range(whole.out))
+        assert met == {(j, t, i) for j, t, i in meetings(whole) if i % spread == 0}, (whole, spread)
 
 
 def test_same_makes_one_output_for_each_stride_with_the_fewest_zeros():
@@ -109,10 +125,10 @@ def test_geometry_is_frozen_and_hashable():
 
 def test_what_is_remembered_is_not_what_merely_equals_it():
     shapes = (1, 1, 5), (1, 1, 2)
-    assert parse(*shapes, 1, 0, 1, 1) is parse(*shapes, 1, 0, 1, 1)
+    assert Form.of(*shapes, Parameters()) is Form.of(*shapes, Parameters())
     for stride in (True, 1.0, (True,)):
         with pytest.raises(TypeError, match=r"^stride must be an integer"):
-            parse(*shapes, stride, 0, 1, 1)
+            Form.of(*shapes, Parameters(stride=stride))
 
 
 def test_output_size_takes_integers_and_sequences():

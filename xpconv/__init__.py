@@ -2,15 +2,35 @@
 
 from ._explain import Contraction, Explanation, explain
 from ._functional import (
+    ConvDoubleGradients,
     ConvGradients,
     conv,
     conv_backward,
+    conv_double_backward,
     conv_input_grad,
+    conv_jvp,
     conv_output_size,
     conv_weight_grad,
 )
-from ._layers import Conv, Conv1d, Conv2d, Conv3d
+from ._layers import (
+    Conv,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from ._options import options
+from ._patches import fold, unfold
+from ._transposed import (
+    conv_transpose,
+    conv_transpose_backward,
+    conv_transpose_double_backward,
+    conv_transpose_jvp,
+    conv_transpose_output_size,
+)
 
 __all__ = [
     "Contraction",
@@ -18,16 +38,30 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvDoubleGradients",
     "ConvGradients",
+    "ConvTranspose",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "Explanation",
     "__version__",
     "conv",
     "conv_backward",
+    "conv_double_backward",
     "conv_input_grad",
+    "conv_jvp",
     "conv_output_size",
+    "conv_transpose",
+    "conv_transpose_backward",
+    "conv_transpose_double_backward",
+    "conv_transpose_jvp",
+    "conv_transpose_output_size",
     "conv_weight_grad",
     "explain",
+    "fold",
     "options",
+    "unfold",
 ]
 
 __version__ = "0.1.0"

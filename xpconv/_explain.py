@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from . import _algorithms as algorithms
-from ._functional import batched, spatial
-from ._geometry import Geometry, Padding, PerAxis, parse
+from ._call import Call
+from ._form import Given, Parameters, spelled
+from ._geometry import Geometry
 from ._namespace import agree
 from ._options import Options, current
 from ._typing import ArrayT
 
 __all__ = ["Contraction", "Explanation", "explain"]
 
-_SLOTS = {"y": "forward", "x": "input gradient", "w": "weight gradient"}
+_NAMES = ("forward", "input gradient", "weight gradient")
 
 
 class Contraction(NamedTuple):
@@ -41,7 +42,7 @@ class Contraction(NamedTuple):
     seconds : float
         The model's estimate: good for comparing, not for promising.
     others : dict
-        The estimates of what was not chosen, the cheapest first.
+        The estimates of what was not chosen, the cheapest first; of several contractions none.
     """
 
     name: str
@@ -86,22 +87,17 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(
-    x: ArrayT,
-    weight: ArrayT,
-    *,
-    stride: PerAxis = 1,
-    padding: Padding = 0,
-    dilation: PerAxis = 1,
-    groups: int = 1,
-) -> Explanation:
+@spelled
+def explain(x: ArrayT, weight: ArrayT, *, transposed: bool = False, **parameters: Unpack[Given]) -> Explanation:
     """Say how `conv` and its gradients would be computed for such arrays, under the current `options`, and why.
 
     Parameters
     ----------
     x, weight : array
         As for `conv`. Only their shapes, dtype, library and device matter.
-    stride, padding, dilation, groups
+    transposed : bool, default False
+        Whether it is `conv_transpose` that is meant, with an output as short as can be.
+    **parameters
         As for `conv`.
 
     Returns
@@ -128,32 +124,31 @@ def explain(
     ('forward', 'Fourier', 198002000)
     """
     xp = agree(x=x, weight=weight)
-    samples = batched("x", x, spatial(weight), xp=xp)
-    geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
-    options = current()
-    made = [
-        _contraction(name, algorithms.ways(samples, geometry, slot, options, xp=xp), options)
-        for slot, name in _SLOTS.items()
-    ]
-    return Explanation(
-        _in_words(geometry), 2 * math.prod(geometry.y_shape) * geometry.inputs * geometry.taps, tuple(made)
+    call = Call.of(x, weight, Parameters.of(parameters), (0, None) if transposed else None, xp=xp)
+    options, geometry = current(), call.form.geometry
+    slots = "xyw" if transposed else "yxw"
+    made = tuple(
+        _contraction(name, [call.ways(slot, part, x, options) for part in call.form.parts(slot)], options)
+        for slot, name in zip(slots, _NAMES, strict=True)
     )
+    direct = 2 * math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
+    return Explanation(_in_words(geometry), direct, made)
 
 
-def _contraction(name: str, ways: list[algorithms.Choice], options: Options) -> Contraction:
-    chosen, *rest = ways
-    others = {way.name: way.seconds for way in rest}
-    plans = chosen.plans
+def _contraction(name: str, parts: list[list[algorithms.Choice]], options: Options) -> Contraction:
+    """Of the ways to make each part of a form, the chosen one first."""
+    chosen = [ways[0] for ways in parts]
+    plans = [plan for choice in chosen for plan in choice.plans]
     return Contraction(
         name,
-        chosen.name,
+        "; ".join(dict.fromkeys(choice.name for choice in chosen)),
         sum(plan.parts.count for plan in plans),
         max((plan.part_bytes for plan in plans), default=0),
         max((max(plan.threads(options.threads), 1) for plan in plans), default=1),
         sum(plan.flops for plan in plans),
         max((plan.bytes(options.threads) for plan in plans), default=0),
-        chosen.seconds,
-        others,
+        sum(choice.seconds for choice in chosen),
+        {way.name: way.seconds for way in parts[0][1:]} if len(parts) == 1 else {},
     )
 
 

@@ -1,45 +1,42 @@
-"""Floor 4: the public functions.
+"""Floor 4: the public functions of convolution.
 
-Each takes the same route: namespace, geometry, algorithm, contraction. Padding and bias happen inside the contraction,
-part by part.
+Each takes the same route: namespace, form, slots (`_call.py`). The transposed ones stand beside, in `_transposed.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, NamedTuple
+from typing import Generic, NamedTuple, Unpack
 
-from . import _algorithms as algorithms
-from ._geometry import Padding, PerAxis, check_shape, is_listing, parse, per_axis, spatial_axes
-from ._namespace import agree
-from ._options import current
-from ._typing import ArrayT, Namespace
+from ._call import Call, backward, double_backward, forward, jvp
+from ._form import Form, Given, Parameters, spelled
+from ._geometry import PerAxis, is_listing, per_axis
+from ._typing import ArrayT
 
 __all__ = [
+    "ConvDoubleGradients",
     "ConvGradients",
-    "backward",
-    "batched",
     "conv",
     "conv_backward",
+    "conv_double_backward",
     "conv_input_grad",
+    "conv_jvp",
     "conv_output_size",
     "conv_weight_grad",
-    "forward",
-    "spatial",
 ]
 
 
 class ConvGradients(NamedTuple, Generic[ArrayT]):
-    """What `conv_backward` returns: a gradient for each operand of `conv`, None where it was not needed.
+    """What `conv_backward` and `conv_transpose_backward` return: a gradient for each operand, None where not needed.
 
     Attributes
     ----------
     dx : array or None
-        Gradient of the input, in the input's shape.
+        Gradient of the input, in the input's shape and dtype.
     dweight : array or None
-        Gradient of the weight, in the weight's shape.
+        Gradient of the weight, in the weight's shape and dtype.
     dbias : array or None
-        Gradient of the bias, shape (out_channels,).
+        Gradient of the bias, shape (out_channels,), in the output's dtype.
     """
 
     dx: ArrayT | None
@@ -47,16 +44,26 @@ class ConvGradients(NamedTuple, Generic[ArrayT]):
     dbias: ArrayT | None
 
 
-def conv(
-    x: ArrayT,
-    weight: ArrayT,
-    bias: ArrayT | None = None,
-    *,
-    stride: PerAxis = 1,
-    padding: Padding = 0,
-    dilation: PerAxis = 1,
-    groups: int = 1,
-) -> ArrayT:
+class ConvDoubleGradients(NamedTuple, Generic[ArrayT]):
+    """What `conv_double_backward` returns: a gradient for each operand of `conv_backward`; None for nothing but zeros.
+
+    Attributes
+    ----------
+    ddy : array or None
+        Gradient of the output's gradient, in its shape.
+    dx : array or None
+        Gradient of the input, in its shape; None without `ddweight`.
+    dweight : array or None
+        Gradient of the weight, in its shape; None without `ddx`.
+    """
+
+    ddy: ArrayT | None
+    dx: ArrayT | None
+    dweight: ArrayT | None
+
+
+@spelled
+def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Unpack[Given]) -> ArrayT:
     """Convolve (strictly, cross-correlate: the kernel is not turned around) over any number of spatial axes.
 
     ``y[n, o, j] = bias[o] + sum over c, t of x[n, c, stride*j + dilation*t - lo] * weight[o, c, t]``, with the sum
@@ -64,44 +71,68 @@ def conv(
 
     Parameters
     ----------
-    x : array, shape (batch, in_channels, *spatial) or (in_channels, *spatial)
-        The input: float32, float64, complex64, complex128 or integers. Integers wrap around as the library's do.
+    x : array, shape (batch, in_channels, *spatial)
+        The input: real or complex numbers of 16 (real only), 32 or 64 bits, bfloat16 where the library has it, or
+        integers. There may be no batch axis, or several.
     weight : array, shape (out_channels, in_channels / groups, *kernel)
-        The filters. Its rank says how many spatial axes there are.
+        The filters. Its rank says how many spatial axes there are, 0 included.
     bias : array, shape (out_channels,), optional
-        Added to each output channel. All arrays share one library, dtype and device.
+        Added to each output channel; in the dtype of `x`, of `weight` or of the result. All arrays share one library
+        and device, and one dtype; but a real array may meet a complex one of its precision.
     stride : int or sequence of int, default 1
         Step from window to window, one for all spatial axes or one for each.
     padding : int, sequence of int or (lo, hi) pairs, or str, default 0
-        Zeros before and after each spatial axis; a negative number crops. ``"valid"`` is none. ``"same"`` makes
-        ``ceil(size / stride)`` outputs at any stride with as few zeros as that takes, the odd one at the end;
-        ``"same_lower"`` puts the odd one at the start.
+        How much is added before and after each spatial axis; a negative number crops. ``"valid"`` is nothing.
+        ``"same"`` makes ``ceil(size / stride)`` outputs at any stride with as little as that takes, the odd one at the
+        end; ``"same_lower"`` has it at the start. ``"full"`` makes an output wherever a tap meets the input,
+        ``"causal"`` lets no output see what comes after it.
     dilation : int or sequence of int, default 1
         Step from tap to tap within a window.
     groups : int, default 1
         Splits the channels into groups that do not see each other. ``groups=in_channels`` is a depthwise convolution.
+    padding_mode : str or sequence of str, default "zeros"
+        What is added, on all spatial axes or on each: ``"zeros"``; ``"reflect"``, the input mirrored at its outermost
+        elements (again and again, if need be); ``"replicate"``, these elements; ``"circular"``, the input again.
+    input_dilation : int or sequence of int, default 1
+        Step from input to input: the input is convolved as if ``input_dilation - 1`` zeros stood between each two
+        neighbours, and padded after that. These zeros are neither stored nor multiplied.
+    flip : bool, default False
+        Whether the kernel is turned around: then it is a convolution in the strict sense.
+    channel_axis : int, default 1
+        Where `x`, and the result, have their channels: the axis of an array with one batch axis. -1 is the last; 0 is
+        in front of the batch. The result is a view of an array with the channels in front of the spatial axes, which
+        the next convolution takes as it is.
+    dtype : dtype, optional
+        Of the result, if it is to be wider than the operands', which may then differ: int32 for int8 numbers.
 
     Returns
     -------
-    array, shape (batch, out_channels, *out) or (out_channels, *out)
-        With the library, dtype and device of `x`; the sizes are `conv_output_size`'s.
+    array, shape (batch, out_channels, *out)
+        With the library and device of `x`, its batch axes and its channel axis; the sizes are `conv_output_size`'s.
+        It is complex if an operand is.
 
     Raises
     ------
     TypeError
-        If an argument is no array of a dtype as above, a parameter no integer, or libraries, dtypes or devices differ.
+        If an argument is no array of a dtype as above, a parameter of another kind, or libraries, dtypes or devices
+        do not go together.
     ValueError
         If the shapes do not fit one another.
 
     See Also
     --------
     conv_backward : The gradients of all three operands.
+    conv_transpose : The transposed convolution.
 
     Notes
     -----
     ``batch * out_channels * prod(out) * in_channels / groups * prod(kernel)`` multiplications, made by matrix
     products over windows [1]_, or fewer where an algorithm saves some: `explain` says which is chosen, `options` has
     it otherwise. It works part by part, within the workspace that `options` sets.
+
+    Numbers of 16 bits are added and multiplied in float32 and rounded once, at the end. Integers are exact, and wrap
+    around in the dtype of the result. Where one of `x` and `weight` is complex, real products are made of the real
+    and the imaginary parts, and the other is never promoted.
 
     References
     ----------
@@ -116,55 +147,35 @@ def conv(
     >>> difference = np.asarray([[[-1.0, 1.0]]])
     >>> conv(ramp, difference)
     array([[[1., 3., 5., 7.]]])
-    >>> conv(ramp, difference, stride=2, padding=[(1, 0)])
+    >>> conv(ramp, difference, stride=2, padding="causal", padding_mode="replicate")
     array([[[0., 3., 7.]]])
+    >>> conv(np.full((1, 1, 2), 100, dtype="int8"), np.full((1, 1, 2), 100, dtype="int8"), dtype="int32")
+    array([[[20000]]], dtype=int32)
     """
-    return forward(x, weight, bias, stride, padding, dilation, groups)
+    return forward(x, weight, bias, Parameters.of(parameters))
 
 
-def forward(
-    x: ArrayT,
-    weight: ArrayT,
-    bias: ArrayT | None,
-    stride: PerAxis,
-    padding: Padding,
-    dilation: PerAxis,
-    groups: int,
-    kept: algorithms.Kept | None = None,
-) -> ArrayT:
-    """`conv`, for a layer too: what that keeps of its filters is used, and filled."""
-    xp = agree(x=x, weight=weight, bias=bias)
-    samples = batched("x", x, spatial(weight), xp=xp)
-    geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
-    if bias is not None:
-        check_shape("bias", bias.shape, weight.shape[:1])
-    y = algorithms.forward(samples, weight, bias, geometry, current(), kept, xp=xp)
-    return _as_given(y, x, xp=xp)
-
-
+@spelled
 def conv_backward(
     dy: ArrayT,
     x: ArrayT,
     weight: ArrayT,
     *,
-    stride: PerAxis = 1,
-    padding: Padding = 0,
-    dilation: PerAxis = 1,
-    groups: int = 1,
     needs: Sequence[bool] = (True, True, True),
+    **parameters: Unpack[Given],
 ) -> ConvGradients[ArrayT]:
     """Carry the gradient of `conv`'s output back to its input, weight and bias.
 
     Parameters
     ----------
-    dy : array, shape (batch, out_channels, *out) or (out_channels, *out)
-        Gradient of a real number, the loss say, with respect to the output.
+    dy : array, shape (batch, out_channels, *out)
+        Gradient of a real number, the loss say, with respect to the output; in its shape and dtype.
     x, weight : array
-        What `conv` was given; one library, dtype and device with `dy`.
-    stride, padding, dilation, groups
-        What `conv` was given.
+        What `conv` was given; one library and device with `dy`.
     needs : sequence of three bool, default (True, True, True)
         Which of `dx`, `dweight` and `dbias` to compute.
+    **parameters
+        What `conv` was given.
 
     Returns
     -------
@@ -173,21 +184,20 @@ def conv_backward(
 
     Raises
     ------
-    TypeError
-        If an argument is no array of a dtype as above, a parameter no integer, or libraries, dtypes or devices differ.
-    ValueError
-        If the shapes do not fit one another.
+    TypeError, ValueError
+        As `conv` does, and if `dy` is not like its result.
 
     See Also
     --------
     conv_input_grad, conv_weight_grad : One gradient, without the operand that it does not depend on.
+    conv_double_backward : The gradients of these gradients.
 
     Notes
     -----
     The gradients are the adjoints of `conv` in each operand: ``<conv(x, w), dy> == <x, dx> == <w, dw>``. For complex
     numbers the inner product conjugates its second argument, so the gradients are the Hermitian adjoints, as in
-    torch. `dx` and `dweight` take as many multiplications as `conv` each. Of a convolution's gradients there is an
-    early account in [1]_.
+    torch; those of a real operand are real. `dx` and `dweight` take as many multiplications as `conv` each. Of a
+    convolution's gradients there is an early account in [1]_.
 
     References
     ----------
@@ -208,79 +218,37 @@ def conv_backward(
     >>> dbias
     array([4.])
     """
-    return backward(dy, x, weight, stride, padding, dilation, groups, needs)
+    return ConvGradients(*backward(dy, x, weight, Parameters.of(parameters), needs))
 
 
-def backward(
-    dy: ArrayT,
-    x: ArrayT,
-    weight: ArrayT,
-    stride: PerAxis,
-    padding: Padding,
-    dilation: PerAxis,
-    groups: int,
-    needs: Sequence[bool],
-    kept: algorithms.Kept | None = None,
-) -> ConvGradients[ArrayT]:
-    """`conv_backward`, for a layer too."""
-    xp = agree(dy=dy, x=x, weight=weight)
-    if not isinstance(needs, Sequence) or [type(need) for need in needs] != [bool] * 3:
-        raise TypeError(f"needs must be three bools, for dx, dweight and dbias: got {needs!r}")
-    samples = batched("x", x, spatial(weight), xp=xp)
-    geometry = parse(samples.shape, weight.shape, stride, padding, dilation, groups)
-    check_shape("dy", dy.shape, geometry.y_shape[-x.ndim :])
-    dy = batched("dy", dy, spatial(weight), xp=xp)
-    options = current()
-    for slot, need in zip("xw", needs, strict=False):
-        if need:
-            algorithms.chosen(dy, geometry, slot, options, xp=xp)  # a method that cannot do it says so before any work
-    dx = dweight = dbias = None
-    if needs[0]:
-        dx = _as_given(algorithms.input_grad(dy, weight, geometry, options, kept, xp=xp), x, xp=xp)
-    if needs[1]:
-        dweight = algorithms.weight_grad(dy, samples, geometry, options, xp=xp)
-    if needs[2]:
-        dbias = xp.astype(xp.sum(dy, axis=(0, *range(2, dy.ndim))), dy.dtype)  # sums of integers come wider
-    return ConvGradients(dx, dweight, dbias)
-
-
-def conv_input_grad(
-    dy: ArrayT,
-    weight: ArrayT,
-    *,
-    input_size: PerAxis,
-    stride: PerAxis = 1,
-    padding: Padding = 0,
-    dilation: PerAxis = 1,
-    groups: int = 1,
-) -> ArrayT:
+@spelled
+def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parameters: Unpack[Given]) -> ArrayT:
     """The gradient of `conv` with respect to its input, which needs no input but its size.
 
     Parameters
     ----------
-    dy : array, shape (batch, out_channels, *out) or (out_channels, *out)
+    dy : array, shape (batch, out_channels, *out)
         Gradient with respect to the output.
     weight : array, shape (out_channels, in_channels / groups, *kernel)
-        What `conv` was given; one library, dtype and device with `dy`.
+        What `conv` was given; one library, dtype and device with `dy`, but either may be the complex one.
     input_size : int or sequence of int
         The spatial sizes of the input, one for all axes or one for each. With a stride, several fit one output.
-    stride, padding, dilation, groups
-        What `conv` was given.
+    **parameters
+        What `conv` was given; but `dtype` is that of `dx`.
 
     Returns
     -------
-    array, shape (batch, in_channels, *input_size) or (in_channels, *input_size)
+    array, shape (batch, in_channels, *input_size)
 
     Raises
     ------
-    TypeError
-        If an argument is no array of a dtype as above, a parameter no integer, or libraries, dtypes or devices differ.
-    ValueError
-        If the shapes do not fit one another.
+    TypeError, ValueError
+        As `conv_backward` does.
 
     See Also
     --------
     conv_backward : All gradients, with the notes on them and the source.
+    conv_transpose : The same without conjugation, as a layer of its own.
 
     Examples
     --------
@@ -289,38 +257,24 @@ def conv_input_grad(
     >>> conv_input_grad(np.ones((1, 1, 2)), np.asarray([[[1.0, 10.0]]]), input_size=5, stride=2)
     array([[[ 1., 10.,  1., 10.,  0.]]])
     """
-    xp = agree(dy=dy, weight=weight)
-    ndim = spatial(weight)
-    samples = batched("dy", dy, ndim, xp=xp)
-    size = per_axis("input_size", input_size, ndim, 0)
-    geometry = parse((samples.shape[0], None, *size), weight.shape, stride, padding, dilation, groups)
-    check_shape("dy", dy.shape, geometry.y_shape[-dy.ndim :])
-    dx = algorithms.input_grad(samples, weight, geometry, current(), xp=xp)
-    return _as_given(dx, dy, xp=xp)
+    call = Call.of_gradient(Parameters.of(parameters), dy=dy, weight=weight, input_size=input_size)
+    return call.input_grad(dy, weight)
 
 
-def conv_weight_grad(
-    dy: ArrayT,
-    x: ArrayT,
-    *,
-    kernel_size: Sequence[int],
-    stride: PerAxis = 1,
-    padding: Padding = 0,
-    dilation: PerAxis = 1,
-    groups: int = 1,
-) -> ArrayT:
+@spelled
+def conv_weight_grad(dy: ArrayT, x: ArrayT, *, kernel_size: Sequence[int], **parameters: Unpack[Given]) -> ArrayT:
     """The gradient of `conv` with respect to its weight, which needs no weight but its kernel's size.
 
     Parameters
     ----------
-    dy : array, shape (batch, out_channels, *out) or (out_channels, *out)
+    dy : array, shape (batch, out_channels, *out)
         Gradient with respect to the output.
-    x : array, shape (batch, in_channels, *spatial) or (in_channels, *spatial)
-        What `conv` was given; one library, dtype and device with `dy`.
+    x : array, shape (batch, in_channels, *spatial)
+        What `conv` was given; one library, dtype and device with `dy`, but either may be the complex one.
     kernel_size : sequence of int
         The sizes of the kernel, one per spatial axis. With a stride, several fit one output.
-    stride, padding, dilation, groups
-        What `conv` was given.
+    **parameters
+        What `conv` was given; but `dtype` is that of `dweight`.
 
     Returns
     -------
@@ -328,10 +282,8 @@ def conv_weight_grad(
 
     Raises
     ------
-    TypeError
-        If an argument is no array of a dtype as above, a parameter no integer, or libraries, dtypes or devices differ.
-    ValueError
-        If the shapes do not fit one another.
+    TypeError, ValueError
+        As `conv_backward` does.
 
     See Also
     --------
@@ -344,23 +296,127 @@ def conv_weight_grad(
     >>> conv_weight_grad(np.ones((1, 1, 3)), np.asarray([[[1.0, 2.0, 3.0, 4.0]]]), kernel_size=(2,))
     array([[[6., 9.]]])
     """
-    xp = agree(dy=dy, x=x)
-    kernel = per_axis("kernel_size", kernel_size, None, 1)
-    samples = batched("x", x, len(kernel), xp=xp)
-    grads = batched("dy", dy, len(kernel), xp=xp)
-    geometry = parse(samples.shape, (grads.shape[1], None, *kernel), stride, padding, dilation, groups)
-    check_shape("dy", dy.shape, geometry.y_shape[-x.ndim :])
-    return algorithms.weight_grad(grads, samples, geometry, current(), xp=xp)
+    call = Call.of_gradient(Parameters.of(parameters), dy=dy, x=x, kernel_size=kernel_size)
+    return call.weight_grad(dy, x)
 
 
-def conv_output_size(
-    input_size: PerAxis,
-    kernel_size: PerAxis,
+@spelled
+def conv_jvp(
+    tx: ArrayT | None,
+    tweight: ArrayT | None,
+    tbias: ArrayT | None,
+    x: ArrayT,
+    weight: ArrayT,
+    **parameters: Unpack[Given],
+) -> ArrayT:
+    """Carry tangents of `conv`'s operands forward to its output (forward-mode differentiation).
+
+    Parameters
+    ----------
+    tx, tweight, tbias : array or None
+        How the input, the weight and the bias change, each in the operand's shape and dtype; None for not at all.
+    x, weight : array
+        What `conv` was given.
+    **parameters
+        What `conv` was given.
+
+    Returns
+    -------
+    array, shape (batch, out_channels, *out)
+        How the output changes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv` does, and if a tangent is not like its operand.
+
+    See Also
+    --------
+    conv_backward : The other direction.
+
+    Notes
+    -----
+    `conv` is linear in each operand, so this is ``conv(tx, weight, tbias) + conv(x, tweight)``: the Jacobian-vector
+    product [1]_ at the cost of two convolutions.
+
+    References
+    ----------
+    .. [1] A. Griewank, A. Walther, "Evaluating Derivatives", SIAM, 2008.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpconv import conv_jvp
+    >>> x, weight = np.asarray([[[1.0, 2.0, 4.0]]]), np.asarray([[[1.0, 1.0]]])
+    >>> conv_jvp(None, np.asarray([[[0.0, 1.0]]]), None, x, weight)
+    array([[[2., 4.]]])
+    """
+    return jvp(tx, tweight, tbias, x, weight, Parameters.of(parameters))
+
+
+@spelled
+def conv_double_backward(
+    ddx: ArrayT | None,
+    ddweight: ArrayT | None,
+    ddbias: ArrayT | None,
+    dy: ArrayT,
+    x: ArrayT,
+    weight: ArrayT,
     *,
-    stride: PerAxis = 1,
-    padding: Padding = 0,
-    dilation: PerAxis = 1,
-) -> tuple[int, ...]:
+    needs: Sequence[bool] = (True, True, True),
+    **parameters: Unpack[Given],
+) -> ConvDoubleGradients[ArrayT]:
+    """Carry gradients of `conv_backward`'s results back to its operands: second derivatives.
+
+    Parameters
+    ----------
+    ddx, ddweight, ddbias : array or None
+        Gradients of a real number with respect to `dx`, `dweight` and `dbias`, in their shapes; None for zeros.
+    dy, x, weight : array
+        What `conv_backward` was given.
+    needs : sequence of three bool, default (True, True, True)
+        Which of `ddy`, `dx` and `dweight` to compute.
+    **parameters
+        What `conv` was given.
+
+    Returns
+    -------
+    ConvDoubleGradients
+        The named tuple ``(ddy, dx, dweight)``, None where not needed, or where it is nothing but zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv_backward` does, and if a gradient is not like what it belongs to.
+
+    See Also
+    --------
+    conv_backward, conv_jvp
+
+    Notes
+    -----
+    The one trilinear form once more, with other arguments: ``ddy = conv_jvp(ddx, ddweight, ddbias, x, weight)``,
+    `dx` is the input gradient of `dy` and `ddweight`, `dweight` the weight gradient of `dy` and `ddx` [1]_.
+
+    References
+    ----------
+    .. [1] B. A. Pearlmutter, "Fast Exact Multiplication by the Hessian", Neural Computation 6(1), 1994.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpconv import conv_double_backward
+    >>> x, weight, dy = np.asarray([[[1.0, 2.0, 4.0]]]), np.asarray([[[1.0, 1.0]]]), np.ones((1, 1, 2))
+    >>> ddy, dx, dweight = conv_double_backward(np.ones((1, 1, 3)), None, None, dy, x, weight)
+    >>> ddy, dx, dweight
+    (array([[[2., 2.]]]), None, array([[[2., 2.]]]))
+    """
+    gradients = double_backward(ddx, ddweight, ddbias, dy, x, weight, Parameters.of(parameters), needs)
+    return ConvDoubleGradients(*gradients)
+
+
+@spelled
+def conv_output_size(input_size: PerAxis, kernel_size: PerAxis, **parameters: Unpack[Given]) -> tuple[int, ...]:
     """The spatial sizes of `conv`'s output, from integers alone.
 
     Parameters
@@ -369,13 +425,14 @@ def conv_output_size(
         The spatial sizes of the input; an integer is a single axis.
     kernel_size : int or sequence of int
         The sizes of the kernel, one for all axes or one for each.
-    stride, padding, dilation
-        As for `conv`.
+    **parameters
+        As for `conv`; sizes depend on `stride`, `padding`, `dilation` and `input_dilation`.
 
     Returns
     -------
     tuple of int
-        ``(size + lo + hi - dilation * (kernel - 1) - 1) // stride + 1`` for each axis.
+        ``(size + lo + hi - dilation * (kernel - 1) - 1) // stride + 1`` for each axis, with the size that the dilated
+        input has: ``input_dilation * (size - 1) + 1``.
 
     Raises
     ------
@@ -394,30 +451,4 @@ def conv_output_size(
     """
     size = per_axis("input_size", input_size, None if is_listing(input_size) else 1, 0)
     kernel = per_axis("kernel_size", kernel_size, len(size), 1)
-    return tuple(axis.out for axis in spatial_axes(size, kernel, stride, padding, dilation))
-
-
-def spatial(weight: ArrayT) -> int:
-    """The number of spatial axes."""
-    if weight.ndim < 2:
-        raise ValueError(
-            f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got {weight.ndim}"
-        )
-    return weight.ndim - 2
-
-
-def batched(name: str, array: ArrayT, ndim: int, *, xp: Namespace) -> ArrayT:
-    """An array of (channels, *spatial) as a batch of one."""
-    if array.ndim == ndim + 1:
-        return xp.expand_dims(array, axis=0)
-    if array.ndim != ndim + 2:
-        raise ValueError(
-            f"{name} must have {ndim + 2} axes (batch, channels, {ndim} spatial), or {ndim + 1} without the batch: "
-            f"got {array.ndim}"
-        )
-    return array
-
-
-def _as_given(result: ArrayT, operand: ArrayT, *, xp: Namespace) -> ArrayT:
-    """With a batch axis only where the operand came with one."""
-    return result if result.ndim == operand.ndim else xp.squeeze(result, axis=0)
+    return Form.of((1, None, *size), (1, 1, *kernel), Parameters.of(parameters)._replace(groups=1)).geometry.out

@@ -9,7 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, cast
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_shape",
     "integer",
     "is_listing",
+    "padded_axes",
     "parse",
     "per_axis",
     "spatial_axes",
@@ -78,28 +79,34 @@ class Axis(NamedTuple):
         hi = self.stride * (last - first - 1) + self.extent - lo - (stop - start)
         return slice(first, last), self._replace(size=stop - start, lo=lo, hi=hi)
 
-    def phases(self) -> Iterator[tuple[slice, slice, Axis | None]]:
-        """The gradient of the input as convolutions of the output's, with stride 1, one for each phase of the stride.
+    def turned(self) -> Axis:
+        """The input's gradient as a convolution of the output's: that spread by the stride, the taps turned around."""
+        spread = self.stride * (self.out - 1) + 1
+        lo = self.extent - 1 - self.lo
+        return Axis(spread, self.kernel, 1, self.dilation, lo, self.size + self.extent - 1 - spread - lo)
 
-        Inputs `phase`, `phase + stride`, ... all meet the same taps: each `stride / gcd(stride, dilation)`-th one,
-        the last of them first. Gives those inputs, those taps, the first first, and the axis; None where no tap is met.
+    def phases(self, spread: int) -> Iterator[tuple[slice, slice, Axis | None]]:
+        """Where of the input only every `spread`-th is not a zero between two others: convolutions of these alone.
+
+        Outputs `phase`, `phase + apart`, ... all meet the same taps, each `step`-th one, at inputs that are none of
+        the zeros. Gives those outputs, those taps and the axis; None where no tap is met.
         """
-        common = math.gcd(self.stride, self.dilation)
-        step, dilation = self.stride // common, self.dilation // common
-        for phase in range(min(self.stride, self.size)):
-            count = -(-(self.size - phase) // self.stride)
-            inputs = slice(phase, phase + self.stride * (count - 1) + 1, self.stride)
-            met = (t for t in range(min(step, self.kernel)) if not (phase + self.lo - self.dilation * t) % self.stride)
+        apart, step = spread // math.gcd(self.stride, spread), spread // math.gcd(self.dilation, spread)
+        size = -(-self.size // spread)
+        for phase in range(min(apart, self.out)):
+            count = -(-(self.out - phase) // apart)
+            outputs = slice(phase, phase + apart * (count - 1) + 1, apart)
+            first = self.stride * phase - self.lo  # where tap 0 of the first window is
+            met = (t for t in range(min(step, self.kernel)) if not (first + self.dilation * t) % spread)
             tap = next(met, None)
             if tap is None:
-                yield inputs, slice(0, 0), None
+                yield outputs, slice(0, 0), None
                 continue
             taps = -(-(self.kernel - tap) // step)
-            reach = dilation * (taps - 1)
-            # Input `phase + stride*i` and tap `tap + step*u` meet in output `i + reach - lo - dilation*u`.
-            lo = reach - (phase + self.lo - self.dilation * tap) // self.stride
-            axis = Axis(self.out, taps, 1, dilation, lo, count + reach - lo - self.out)
-            yield inputs, slice(tap, tap + step * (taps - 1) + 1, step), axis
+            lo = -(first + self.dilation * tap) // spread
+            axis = Axis(size, taps, self.stride * apart // spread, self.dilation * step // spread, lo, 0)
+            hi = axis.stride * (count - 1) + axis.extent - axis.padded
+            yield outputs, slice(tap, tap + step * (taps - 1) + 1, step), axis._replace(hi=hi)
 
 
 @dataclass(frozen=True)
@@ -172,23 +179,6 @@ def parse(
 
     A gradient knows only two of the three arrays. Channels that are None follow from the rest.
     """
-    arguments = (tuple(x_shape), tuple(w_shape), stride, padding, dilation, groups)
-    # True and 1.0 are equal to 1, but not allowed: only what is certain to be right is looked up.
-    return (_remembered if all(map(_is_exact, arguments[2:])) else _parse)(*arguments)
-
-
-def _is_exact(value: object) -> bool:
-    return type(value) in (int, str) or (type(value) is tuple and all(type(entry) is int for entry in value))
-
-
-def _parse(
-    x_shape: Sequence[Any],
-    w_shape: Sequence[Any],
-    stride: PerAxis,
-    padding: Padding,
-    dilation: PerAxis,
-    groups: int,
-) -> Geometry:
     samples, channels, *size = x_shape
     outputs, inputs, *kernel = w_shape
     groups = integer("groups", groups, 1)
@@ -207,22 +197,11 @@ def _parse(
     return Geometry(samples, groups, outputs // groups, channels // groups, axes)
 
 
-_remembered = lru_cache(maxsize=1024)(_parse)
-
-
 def spatial_axes(
     size: Sequence[int], kernel: Sequence[int], stride: PerAxis, padding: Padding, dilation: PerAxis
 ) -> tuple[Axis, ...]:
     """One row per spatial axis, each with at least one output."""
-    ndim = len(size)
-    strides = per_axis("stride", stride, ndim, 1)
-    dilations = per_axis("dilation", dilation, ndim, 1)
-    if 0 in kernel:
-        raise ValueError(f"the kernel must have at least one tap on each axis: got kernel size {tuple(kernel)}")
-    unpadded = [Axis(*row, 0, 0) for row in zip(size, kernel, strides, dilations, strict=True)]
-    axes = tuple(
-        axis._replace(lo=lo, hi=hi) for axis, (lo, hi) in zip(unpadded, _padding(padding, unpadded), strict=True)
-    )
+    axes = padded_axes(size, kernel, stride, padding, dilation)
     for i, axis in enumerate(axes):
         if axis.padded < axis.extent:
             raise ValueError(
@@ -235,6 +214,18 @@ def spatial_axes(
                 f"on spatial axis {i}, which has {axis.size}"
             )
     return tuple(map(_within, axes))
+
+
+def padded_axes(
+    size: Sequence[int], kernel: Sequence[int], stride: PerAxis, padding: Padding, dilation: PerAxis
+) -> list[Axis]:
+    """One row per spatial axis, whether or not a window fits."""
+    strides = per_axis("stride", stride, len(size), 1)
+    dilations = per_axis("dilation", dilation, len(size), 1)
+    if 0 in kernel:
+        raise ValueError(f"the kernel must have at least one tap on each axis: got kernel size {tuple(kernel)}")
+    axes = [Axis(*row, 0, 0) for row in zip(size, kernel, strides, dilations, strict=True)]
+    return [axis._replace(lo=lo, hi=hi) for axis, (lo, hi) in zip(axes, _padding(padding, axes), strict=True)]
 
 
 def integer(name: str, value: object, least: int) -> int:
@@ -307,6 +298,8 @@ _NAMED_PADDINGS: dict[str, Callable[[Axis], tuple[int, int]]] = {
     "valid": lambda _: (0, 0),
     "same": _same,
     "same_lower": _same_lower,
+    "full": lambda axis: (axis.extent - 1, axis.extent - 1),
+    "causal": lambda axis: (axis.extent - 1, 0),
 }
 
 

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Unpack, cast
 
 import numpy as np
 
-from ._functional import backward, forward
-from ._geometry import Padding, PerAxis, check_shape, integer, parse, per_axis
-from ._namespace import agree, comparable, creation, known_equal
+from ._call import Transposed, backward, forward
+from ._form import Form, Given, Parameters, spelled
+from ._geometry import Padding, PerAxis, check_shape, integer, per_axis
+from ._layout import Layout
+from ._namespace import agree, brought, comparable, creation, known_equal
 from ._typing import ArrayT
 
-__all__ = ["Conv", "Conv1d", "Conv2d", "Conv3d"]
+__all__ = [
+    "Conv",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+]
 
 
 class Conv:
@@ -22,12 +34,15 @@ class Conv:
 
     Parameters
     ----------
-    in_channels, out_channels : int, default 1
-        Channels of the input and of the output.
+    in_channels : int, optional
+        Channels of the input. Left out, there is one for each group, until the first input says otherwise: then the
+        weights are drawn anew.
+    out_channels : int, default 1
+        Channels of the output.
     kernel_size : sequence of int, default (2, 2)
         One size per spatial axis. `Conv1d`, `Conv2d` and `Conv3d` take an integer, too.
-    stride, padding, dilation, groups
-        As for `conv`.
+    stride, padding, **parameters
+        As for `conv`; each is an attribute, too.
     bias : bool, default True
         Whether there is a bias.
     rng : int or numpy.random.Generator, optional
@@ -46,6 +61,8 @@ class Conv:
     bias : array, shape (out_channels,), or None
     dweight, dbias : array or None
         The gradients that the last `backward` found.
+    state : dict
+        The weight, and the bias if there is one, by name. May be set from another layer's, or from torch's.
 
     Raises
     ------
@@ -81,40 +98,111 @@ class Conv:
 
     ndim: ClassVar[int | None] = None
 
+    stride: PerAxis
+    padding: Padding
+    dilation: PerAxis
+    groups: int
+    padding_mode: str | Sequence[str]
+    input_dilation: PerAxis
+    flip: bool
+    channel_axis: int
+
+    @spelled
     def __init__(
         self,
-        in_channels: int = 1,
+        in_channels: int | None = None,
         out_channels: int = 1,
         kernel_size: PerAxis = (2, 2),
         stride: PerAxis = 1,
         padding: Padding = 0,
         *,
-        dilation: PerAxis = 1,
-        groups: int = 1,
         bias: bool = True,
         rng: int | np.random.Generator | None = None,
         xp: Any = np,
         dtype: Any = None,
         device: Any = None,
+        **parameters: Unpack[Given],
     ) -> None:
-        in_channels = integer("in_channels", in_channels, 1)
+        for name, value in Parameters.of({**parameters, "stride": stride, "padding": padding})._asdict().items():
+            if name != "dtype":
+                setattr(self, name, value)
+        channels = integer("groups", self.groups, 1) if in_channels is None else integer("in_channels", in_channels, 1)
         out_channels = integer("out_channels", out_channels, 1)
         kernel = per_axis("kernel_size", kernel_size, self.ndim, 1)
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        shape = self._checked_shape(in_channels, (out_channels, None, *kernel))
+        shape = self._shape(channels, out_channels, kernel)
         if not isinstance(bias, bool):
             raise TypeError(f"bias must be a bool: got {bias!r}")
         create = creation(xp, dtype, device)
-        try:
-            generator = np.random.default_rng(rng)
-        except (TypeError, ValueError):
-            raise TypeError(f"rng must be a seed of at least 0 or a numpy.random.Generator: got {rng!r}") from None
-        self.weight: Any = create(generator.standard_normal(shape) / math.sqrt(in_channels / 2))
+        self.weight: Any = create(_drawn(rng, shape, channels))
         self.bias: Any = create(np.zeros(out_channels)) if bias else None
+        self._forget()
+        self._learns = in_channels is None
+        self._rng = rng
+
+    def _forget(self) -> None:
         self.dweight: Any = None
         self.dbias: Any = None
-        self._seen: tuple[Any, tuple[int, ...]] | None = None
-        self._kept: tuple[Any, dict[str, Any]] = (None, {})
+        self._seen: tuple[Any, tuple[int, ...], Transposed] | None = None
+        self._kept: tuple[Any, dict[Any, Any]] = (None, {})
+        self._learns = False
+        self._rng: int | np.random.Generator | None = None
+
+    def _learn(self, X: ArrayT) -> None:
+        """Take as many channels as the first input has."""
+        agree(X=X, weight=self.weight)
+        kernel = self.weight.shape[2:]
+        channels = Layout.of("X", X.shape, len(kernel), self.channel_axis).inner(X.shape)[1]
+        if channels != self.in_channels:
+            drawn = _drawn(self._rng, self._shape(channels, self.out_channels, kernel), channels)
+            self.weight = brought(drawn, self.weight, self.weight.dtype)
+        self._learns = False
+
+    @property
+    def in_channels(self) -> int:
+        """Of the input."""
+        return int(self.weight.shape[1]) * self.groups
+
+    @property
+    def out_channels(self) -> int:
+        """Of the output."""
+        return int(self.weight.shape[0])
+
+    def __repr__(self) -> str:
+        """As it could be called."""
+        said = map(repr, (None if self._learns else self.in_channels, self.out_channels, tuple(self.weight.shape[2:])))
+        defaults = {**Parameters._field_defaults, "output_padding": 0}
+        others = [
+            f"{name}={value!r}" for name, value in vars(self).items() if name in defaults and value != defaults[name]
+        ]
+        return f"{type(self).__name__}({', '.join([*said, *others, *['bias=False'][: self.bias is None]])})"
+
+    def parameters(self) -> dict[str, Any]:
+        """What is to be learned: the weight, and the bias if there is one.
+
+        Returns
+        -------
+        dict
+            The layer's own arrays under the names ``"weight"`` and ``"bias"``, which are torch's. To step along a
+            gradient in place: ``layer.parameters()["weight"] -= rate * layer.dweight``.
+        """
+        return {"weight": self.weight} if self.bias is None else {"weight": self.weight, "bias": self.bias}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The parameters by name, which are torch's names. Setting it copies, from arrays of any library.
+
+        ``layer.state = torch_layer.state_dict()`` takes torch's weights over, in torch's dtype and in the library and
+        on the device that the layer was made for.
+        """
+        return self.parameters()
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        if not isinstance(state, Mapping) or sorted(state) != sorted(self.parameters()):
+            given = sorted(state) if isinstance(state, Mapping) else state
+            raise ValueError(f"state must have the names {', '.join(self.parameters())}: got {given!r}")
+        copies = {name: brought(array, self.weight) for name, array in state.items()}
+        self.set_params(copies["weight"], copies.get("bias"))
 
     def set_params(self, weights: ArrayT, bias: ArrayT | None = None) -> None:
         """Take other weights, of any library, and forget what `forward` and `backward` have seen.
@@ -145,13 +233,19 @@ class Conv:
         agree(weights=weights, bias=bias)
         if weights.ndim < 2 or self.ndim not in (None, weights.ndim - 2):
             axes = "*kernel" if self.ndim is None else f"{self.ndim} of the kernel"
-            raise ValueError(f"weights must have axes (out channels, in channels / groups, {axes}): got {weights.ndim}")
-        self._checked_shape(None, weights.shape)
-        if bias is not None:
-            check_shape("bias", bias.shape, weights.shape[:1])
-        self.weight, self.bias = weights, bias
-        self.dweight = self.dbias = self._seen = None
-        self._kept = (None, {})
+            raise ValueError(f"weights must have axes ({self._axes}, {axes}): got {weights.ndim}")
+        shape = tuple(weights.shape)
+        before = self.weight
+        self.weight = weights  # in_channels and out_channels are its own
+        try:
+            self._shape(self.in_channels, self.out_channels, shape[2:])
+            if bias is not None:
+                check_shape("bias", bias.shape, (self.out_channels,))
+        except ValueError:
+            self.weight = before
+            raise
+        self.bias = bias
+        self._forget()
 
     def forward(self, X: ArrayT) -> ArrayT:
         """Convolve X, and remember it for `backward`.
@@ -172,8 +266,13 @@ class Conv:
         TypeError, ValueError
             As `conv` does.
         """
-        Z: ArrayT = forward(X, self.weight, self.bias, **self._parameters(), kept=self._filters("forward"))
-        self._seen = X, Z.shape
+        return self._forward(X, None)
+
+    def _forward(self, X: ArrayT, transposed: Transposed) -> ArrayT:
+        if self._learns:
+            self._learn(X)
+        Z: ArrayT = forward(X, self.weight, self.bias, self._said(), transposed, self._filters("forward"))
+        self._seen = X, Z.shape, transposed
         return Z
 
     def backward(self, dZ: ArrayT) -> ArrayT:
@@ -200,12 +299,12 @@ class Conv:
         """
         if self._seen is None:
             raise RuntimeError("backward needs what forward has seen: call forward first")
-        X, shape = self._seen
+        X, shape, transposed = self._seen
         agree(dZ=dZ, weight=self.weight)
         check_shape("dZ", dZ.shape, shape)
         needs = (True, True, self.bias is not None)
         dX, self.dweight, self.dbias = backward(
-            dZ, X, self.weight, **self._parameters(), needs=needs, kept=self._filters("backward")
+            dZ, X, self.weight, self._said(), needs, transposed, self._filters("backward")
         )
         return cast(ArrayT, dX)
 
@@ -221,14 +320,17 @@ class Conv:
         if not known_equal(values, self.weight):
             values, kept = comparable(self.weight), {}
             self._kept = values, kept
-        return None if values is None else kept.setdefault(direction, {})
+        return None if values is None else kept.setdefault((direction, self.flip), {})
 
-    def _parameters(self) -> dict[str, Any]:
-        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+    def _said(self) -> Parameters:
+        return Parameters.of({name: getattr(self, name) for name in Parameters._fields if name != "dtype"})  # type: ignore[arg-type]
 
-    def _checked_shape(self, channels: int | None, w_shape: tuple[int | None, ...]) -> tuple[int, ...]:
-        """The weight's shape: an input that is large enough for any kernel lets the geometry check all the rest."""
-        return parse((1, channels, *(2**62,) * (len(w_shape) - 2)), w_shape, **self._parameters()).w_shape
+    _axes = "out channels, in channels / groups"
+
+    def _shape(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
+        """The weight's. An input that is large enough for any kernel lets the form check all the rest."""
+        inner = (1, in_channels, *(2**62,) * len(kernel))
+        return Form.of(inner, (out_channels, None, *kernel), self._said()).geometry.w_shape
 
 
 class Conv1d(Conv):
@@ -247,3 +349,134 @@ class Conv3d(Conv):
     """`Conv` over three spatial axes; `kernel_size` may be an integer."""
 
     ndim = 3
+
+
+class ConvTranspose(Conv):
+    """A transposed convolution that owns its weight and bias.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, bias, rng, xp, dtype, device, **parameters
+        As for `Conv`.
+    output_padding : int or sequence of int, default 0
+        As for `conv_transpose`.
+
+    Attributes
+    ----------
+    weight : array, shape (in_channels, out_channels / groups, *kernel_size)
+    bias : array, shape (out_channels,), or None
+    dweight, dbias : array or None
+        The gradients that the last `backward` found.
+    state : dict
+        As for `Conv`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Conv` does.
+
+    See Also
+    --------
+    conv_transpose, conv_transpose_backward : What it computes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpconv import ConvTranspose
+    >>> layer = ConvTranspose(8, 3, (4, 4), stride=2, padding=1, rng=0)
+    >>> layer.forward(np.ones((2, 8, 5, 5))).shape
+    (2, 3, 10, 10)
+    >>> layer
+    ConvTranspose(8, 3, (4, 4), stride=2, padding=1)
+    """
+
+    output_padding: PerAxis
+
+    @spelled
+    def __init__(
+        self,
+        in_channels: int | None = None,
+        out_channels: int = 1,
+        kernel_size: PerAxis = (2, 2),
+        stride: PerAxis = 1,
+        padding: Padding = 0,
+        output_padding: PerAxis = 0,
+        *,
+        bias: bool = True,
+        rng: int | np.random.Generator | None = None,
+        xp: Any = np,
+        dtype: Any = None,
+        device: Any = None,
+        **parameters: Unpack[Given],
+    ) -> None:
+        self.output_padding = output_padding
+        own: dict[str, Any] = {"bias": bias, "rng": rng, "xp": xp, "dtype": dtype, "device": device}
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, **own, **parameters)
+
+    @property
+    def in_channels(self) -> int:
+        """Of the input."""
+        return int(self.weight.shape[0])
+
+    @property
+    def out_channels(self) -> int:
+        """Of the output."""
+        return int(self.weight.shape[1]) * self.groups
+
+    def forward(self, X: ArrayT, output_size: PerAxis | None = None) -> ArrayT:
+        """Convolve X the transposed way, and remember it for `backward`.
+
+        Parameters
+        ----------
+        X : array, shape (batch, in_channels, *spatial)
+            As for `Conv`.
+        output_size : int or sequence of int, optional
+            The spatial sizes of the output, instead of the layer's `output_padding`.
+
+        Returns
+        -------
+        array, shape (batch, out_channels, *out)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `conv_transpose` does.
+        """
+        return self._forward(X, (self.output_padding, None) if output_size is None else (0, output_size))
+
+    _axes = "in channels, out channels / groups"
+
+    def _shape(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
+        if out_channels % self.groups:
+            raise ValueError(
+                f"groups must divide the output channels: got groups={self.groups}, {out_channels} channels"
+            )
+        inner = (1, in_channels, *(2**62,) * len(kernel))
+        w_shape = (in_channels, out_channels // self.groups, *kernel)
+        return Form.of_transposed(inner, w_shape, self._said(), self.output_padding).geometry.w_shape
+
+
+class ConvTranspose1d(ConvTranspose):
+    """`ConvTranspose` over one spatial axis; `kernel_size` may be an integer."""
+
+    ndim = 1
+
+
+class ConvTranspose2d(ConvTranspose):
+    """`ConvTranspose` over two spatial axes; `kernel_size` may be an integer."""
+
+    ndim = 2
+
+
+class ConvTranspose3d(ConvTranspose):
+    """`ConvTranspose` over three spatial axes; `kernel_size` may be an integer."""
+
+    ndim = 3
+
+
+def _drawn(rng: Any, shape: tuple[int, ...], in_channels: int) -> Any:
+    try:
+        generator = np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise TypeError(f"rng must be a seed of at least 0 or a numpy.random.Generator: got {rng!r}") from None
+    return generator.standard_normal(shape) / math.sqrt(in_channels / 2)

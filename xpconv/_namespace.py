@@ -24,23 +24,34 @@ __all__ = [
     "add",
     "agree",
     "block_bytes",
+    "brought",
     "can_look",
     "comparable",
+    "complex_of",
     "conj",
+    "convert",
     "creation",
     "device",
     "fourier",
     "has_fft",
+    "is_bool",
+    "is_complex",
     "is_finite",
     "is_floating",
     "is_real",
     "item_bytes",
     "known_equal",
+    "library",
     "matmul",
+    "outer_products",
     "put",
     "quietly",
+    "real_dtype",
+    "real_parts",
+    "result",
     "side_by_side",
     "strided_view",
+    "working",
 ]
 
 S = TypeVar("S")
@@ -60,22 +71,32 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
     kinds = {name: _kind(name, array) for name, array in arrays.items()}
     (first, (xp, *kind)), *others = kinds.items()
     for name, (_, *other) in others:
-        for what, ours, theirs in zip(("library", "dtype", "device"), kind, other, strict=True):
+        for what, ours, theirs in zip(("library", "device"), kind, other, strict=True):
             if ours != theirs and not (ours is None or theirs is None):  # while JAX traces, an array has no device
                 raise TypeError(f"{first} and {name} must have one {what}: got {ours} and {theirs}")
     return cast(Namespace, xp)
 
 
-def _kind(name: str, array: Any) -> tuple[Any, str, Any, Any]:
-    """An array's namespace, the name of its library, its dtype and its device, or a sentence."""
+def library(name: str, array: Any) -> Namespace:
+    """The namespace of an array of any dtype."""
     if not _is_plain(array):
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
         raise TypeError(f"{name} must be a plain array of a library that speaks the Array API: got {kind}")
-    xp = np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
+    return cast(Namespace, np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array))
+
+
+def _kind(name: str, array: Any) -> tuple[Any, str, Any]:
+    """An array's namespace, the name of its library and its device, or a sentence."""
+    xp: Any = library(name, array)
     if not _is_supported(xp, array.dtype):
-        numbers = "real or complex numbers of 32 or 64 bits, or of integers that its library multiplies"
+        if _is_kind(xp, array.dtype, "bool"):
+            raise TypeError(
+                f"{name} must be of numbers: got {array.dtype}; convert it first, to float32 for weighted sums or to "
+                "int32 for counts"
+            )
+        numbers = "real or complex numbers of 16, 32 or 64 bits, or of integers"
         raise TypeError(f"{name} must be of {numbers}: got {array.dtype}")
-    return xp, xp.__name__.removeprefix("array_api_compat."), array.dtype, device(array)
+    return xp, xp.__name__.removeprefix("array_api_compat."), device(array)
 
 
 def _is_plain(array: object) -> bool:
@@ -90,16 +111,83 @@ def _is_plain(array: object) -> bool:
 @lru_cache
 def _is_supported(xp: Any, dtype: Any) -> bool:
     try:
-        if _is_floating(xp, dtype):
-            return xp.finfo(dtype).bits in (32, 64)
-        one = xp.ones((1, 1), dtype=dtype)
-        return bool(xp.isdtype(dtype, "integral")) and xp.matmul(one, one).dtype == dtype
-    except Exception:  # a dtype that the standard does not know, or that the library stores but does not multiply
+        if _is_kind(xp, dtype, "integral"):
+            return True
+        real = _is_kind(xp, dtype, "real floating")
+        return (real or _is_kind(xp, dtype, "complex floating")) and xp.finfo(dtype).bits in (16, 32, 64)[not real :]
+    except Exception:  # a dtype that the standard does not know
         return False
 
 
-def _is_floating(xp: Any, dtype: Any) -> bool:
-    return bool(xp.isdtype(dtype, ("real floating", "complex floating")))
+def result(xp: Any, wanted: Any, **dtypes: Any) -> Any:
+    """The dtype of what is computed from operands of such dtypes, or a sentence about those that do not fit."""
+    if wanted is not None:
+        return _wanted(xp, wanted, dtypes)
+    (first, ours), (name, theirs) = dtypes.items()
+    if ours != theirs:
+        if real_dtype(theirs, xp=xp) == ours:
+            return theirs
+        if real_dtype(ours, xp=xp) != theirs:
+            raise TypeError(
+                f"{first} and {name} must have one dtype, but for a real and a complex one of the same precision, "
+                f"unless dtype says what the result is: got {ours} and {theirs}"
+            )
+    return ours
+
+
+def _wanted(xp: Any, wanted: Any, dtypes: dict[str, Any]) -> Any:
+    """The dtype that a user asks for, if the operands' convert to it without loss."""
+    try:
+        wanted = np.dtype(wanted) if xp is np else wanted
+        fits = _is_supported(xp, wanted)
+    except TypeError:  # nothing like a dtype; not even hashable
+        fits = False
+    if not fits:
+        raise TypeError(f"dtype must be one for numbers, of the operands' library: got {wanted!r}")
+    complexes = any(_is_kind(xp, dtype, "complex floating") for dtype in dtypes.values())
+    for name, dtype in dtypes.items():
+        alike = _is_kind(xp, dtype, "integral") == _is_kind(xp, wanted, "integral")
+        alike = alike and _is_kind(xp, wanted, "complex floating") == complexes
+        if not alike or not xp.can_cast(dtype, wanted):
+            raise TypeError(f"dtype must be one that {name}'s converts to without loss: got {wanted} for {dtype}")
+    return wanted
+
+
+@lru_cache
+def working(xp: Any, first: Any, second: Any, result: Any) -> Any:
+    """The dtype to add and multiply in, exactly for integers and in at least 32 bits for others."""
+    dtypes = first, second, result
+    if _is_kind(xp, result, "integral"):
+        bits = [xp.iinfo(dtype).bits for dtype in dtypes]
+        if max(bits[:2]) == 8 and _has_float64(xp):
+            return _named(xp, "float64")  # exact to 2**37 products, by BLAS, on GPUs too
+        widest = dtypes[bits.index(max(bits))]
+        return widest if _multiplies(xp, widest) else _named(xp, "int64")  # which wraps around to the same
+    bits = [xp.finfo(dtype).bits for dtype in dtypes]
+    if min(bits) == max(bits) > 16:
+        return first
+    real = not any(_is_kind(xp, dtype, "complex floating") for dtype in dtypes)
+    wide = max(bits) == 64
+    return _named(xp, ("float64" if wide else "float32") if real else ("complex128" if wide else "complex64"))
+
+
+def _named(xp: Any, name: str) -> Any:
+    """A dtype as arrays have it; the names of some namespaces are types."""
+    return xp.empty(0, dtype=getattr(xp, name)).dtype
+
+
+def _has_float64(xp: Any) -> bool:
+    return "float64" in xp.__array_namespace_info__().dtypes(kind="real floating")
+
+
+@lru_cache
+def _multiplies(xp: Any, dtype: Any) -> bool:
+    """torch stores unsigned integers of more than 8 bits, but does not multiply them."""
+    try:
+        one = xp.ones((1, 1), dtype=dtype)
+        return bool(xp.matmul(one, one).dtype == dtype)
+    except Exception:
+        return False
 
 
 def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
@@ -114,12 +202,22 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
     if dtype is None:
         dtype = xp.__array_namespace_info__().default_dtypes(device=device)["real floating"]
     try:
-        fits = _is_supported(xp, dtype) and _is_floating(xp, dtype)
+        fits = _is_supported(xp, dtype) and not _is_kind(xp, dtype, "integral")
     except TypeError:  # not even hashable
         fits = False
     if not fits:
-        raise TypeError(f"dtype must be one for real or complex numbers of 32 or 64 bits: got {dtype!r}")
+        raise TypeError(f"dtype must be one for real or complex numbers of 16, 32 or 64 bits: got {dtype!r}")
     return lambda array: xp.asarray(array, dtype=dtype, device=device)
+
+
+def brought(x: Any, like: Any, dtype: Any = None) -> Any:
+    """A copy of x in another array's library and on its device; with its own dtype, where none is given."""
+    xp = array_api_compat.array_namespace(like)
+    if not array_api_compat.is_array_api_obj(x):
+        raise TypeError(f"state must hold arrays: got {x!r}")
+    if array_api_compat.array_namespace(x) is not xp:
+        x = np.asarray(array_api_compat.to_device(x.detach() if is_torch_array(x) else x, "cpu"))
+    return xp.asarray(x, dtype=dtype, device=device(like), copy=True)
 
 
 # Doors.
@@ -150,6 +248,7 @@ def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps
 
 def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
     """`out` with `block` written at `where`; in place where the library can, so only for arrays of our own."""
+    block = convert(block, out.dtype, xp=xp)
     if isinstance(out, np.ndarray):
         out[where] = block
         return out
@@ -164,6 +263,38 @@ def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) ->
     return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].add(cast(Any, block), xp=cast(Any, xp)))
 
 
+def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
+    """x in another dtype; what are integers in floating point wrap around as integers do."""
+    if x.dtype == dtype:
+        return x
+    if _is_kind(cast(Any, xp), x.dtype, "real floating") and _is_kind(cast(Any, xp), dtype, "integral"):
+        x = xp.astype(x, xp.int64)
+    return xp.astype(x, dtype)
+
+
+def real_parts(x: ArrayT, *, xp: Namespace) -> tuple[ArrayT, ArrayT | None]:
+    """The real part of x and, of complex numbers, the imaginary one."""
+    if not _is_kind(cast(Any, xp), x.dtype, "complex floating"):
+        return x, None
+    return xp.real(x), xp.imag(x)
+
+
+@lru_cache
+def real_dtype(dtype: Any, *, xp: Any) -> Any:
+    """Of the real part of complex numbers; of real ones their own."""
+    parts = {"complex64": "float32", "complex128": "float64"}
+    return next((_named(xp, part) for name, part in parts.items() if dtype == getattr(xp, name)), dtype)
+
+
+def complex_of(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
+    """The complex numbers of such parts."""
+    if isinstance(real, np.ndarray):
+        z = np.empty(real.shape, dtype)
+        z.real, z.imag = real, imaginary
+        return cast(ArrayT, z)
+    return xp.add(xp.astype(real, dtype), xp.multiply(xp.astype(imaginary, dtype), cast(Any, 1j)))
+
+
 def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     """(g, ..., m, k) times (g, ..., k, n), each shape in the way that is fast everywhere.
 
@@ -172,9 +303,24 @@ def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     """
     if a.shape[-1] == 1:
         return xp.multiply(a, b)
+    if not isinstance(a, np.ndarray) and _lacks_product(a, xp=xp):
+        return outer_products(a, b, xp=xp)
     if a.ndim == 3 and a.shape[0] == 1:
         return xp.matmul(a[0, ...], b[0, ...])[None, ...]
     return xp.matmul(a, b)
+
+
+def _lacks_product(a: Any, *, xp: Namespace) -> bool:
+    """torch multiplies no matrices of integers on a GPU."""
+    return is_torch_array(a) and a.device.type != "cpu" and _is_kind(cast(Any, xp), a.dtype, "integral")
+
+
+def outer_products(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
+    """The same, one k after the other."""
+    total: ArrayT = xp.zeros((*a.shape[:-1], b.shape[-1]), dtype=a.dtype, device=device(a))
+    for k in range(a.shape[-1]):
+        total = xp.add(total, xp.multiply(a[..., k : k + 1], b[..., k : k + 1, :]))
+    return total
 
 
 def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
@@ -191,8 +337,16 @@ def is_real(x: ArrayT, *, xp: Namespace) -> bool:
     return _is_kind(cast(Any, xp), x.dtype, "real floating")
 
 
-def is_floating(x: ArrayT, *, xp: Namespace) -> bool:
-    return _is_kind(cast(Any, xp), x.dtype, "real floating") or _is_kind(cast(Any, xp), x.dtype, "complex floating")
+def is_bool(x: ArrayT, *, xp: Namespace) -> bool:
+    return _is_kind(cast(Any, xp), x.dtype, "bool")
+
+
+def is_complex(dtype: Any, *, xp: Namespace) -> bool:
+    return _is_kind(cast(Any, xp), dtype, "complex floating")
+
+
+def is_floating(dtype: Any, *, xp: Namespace) -> bool:
+    return not _is_kind(cast(Any, xp), dtype, "integral")
 
 
 def has_fft(xp: Namespace) -> bool:
@@ -257,9 +411,9 @@ def known_equal(copy: ArrayT | None, x: ArrayT) -> bool:
     return bool(np.array_equal(cast(Any, copy), x))
 
 
-def item_bytes(x: ArrayT) -> int:
+def item_bytes(dtype: Any) -> int:
     """How many bytes one number takes; the most that is common where the library does not say."""
-    return int(getattr(x.dtype, "itemsize", 16))
+    return int(getattr(dtype, "itemsize", 16))
 
 
 def side_by_side(

@@ -1,18 +1,25 @@
 """Floor 1: padding, and its exact adjoint.
 
 Only the parts of a convolution are padded, never a whole input. A part reads what it needs (`Axis.part`), so `pad`
-never meets negative padding: cropping has already happened where the part was cut.
+never meets negative padding: cropping has already happened where the part was cut. A border of other modes than zeros
+is put around by an `Operand`, when a part of it is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Generic
 
+from ._form import Run
 from ._geometry import Geometry
-from ._namespace import device, put
+from ._namespace import conj, convert, device, put
 from ._typing import ArrayT, Namespace
 
-__all__ = ["pad", "pad_adjoint"]
+__all__ = ["Operand", "border", "border_adjoint", "pad", "pad_adjoint"]
+
+Runs = Sequence[tuple[Run, ...] | None]
 
 
 def pad(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
@@ -40,3 +47,76 @@ def pad_adjoint(padded: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
 def _inner(geometry: Geometry) -> tuple[slice, ...]:
     spans = (slice(max(axis.lo, 0), axis.padded - max(axis.hi, 0)) for axis in geometry.axes)
     return (slice(None), slice(None), *spans)
+
+
+@dataclass(frozen=True)
+class Operand(Generic[ArrayT]):
+    """An array as a contraction reads it, part by part: with its border, in another dtype, or conjugated."""
+
+    array: ArrayT
+    dtype: Any
+    conjugated: bool
+    runs: Runs | None
+    xp: Namespace
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def device(self) -> Any:
+        return device(self.array)
+
+    def __getitem__(self, where: tuple[Any, ...]) -> ArrayT:
+        x = self.array[where] if self.runs is None else border(self.array, where, self.runs, xp=self.xp)
+        if self.conjugated:
+            x = conj(x, xp=self.xp)
+        return convert(x, self.dtype, xp=self.xp)
+
+
+def border(x: ArrayT, where: tuple[slice, ...], runs: Runs, *, xp: Namespace) -> ArrayT:
+    """(n, c, *size) -> what lies at `where` of (n, c, *padded)."""
+    pieces = [None if axis is None else _pieces(axis, at) for axis, at in zip(runs, where[2:], strict=True)]
+    near = [
+        at if axis is None else slice(min(run.inputs.start for run in axis), max(run.inputs.stop for run in axis))
+        for axis, at in zip(pieces, where[2:], strict=True)
+    ]
+    x = x[(*where[:2], *near)]
+    for i, axis in enumerate(pieces, 2):
+        if axis is not None and not (len(axis) == 1 and axis[0].step == 1):
+            x = xp.concat([_repeated(x, i, run, near[i - 2].start, xp=xp) for run in axis], axis=i)
+    return x
+
+
+def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) -> tuple[tuple[slice, ...], ArrayT]:
+    """Which inputs a piece of the border, (n, c, *places), repeats; and what it is to them."""
+    where = [slice(None), slice(None)]
+    for i, run in enumerate(runs, 2):
+        where.append(slice(None) if run is None else run.inputs)
+        if run is not None and run.step == -1:
+            piece = xp.flip(piece, axis=i)
+        elif run is not None and run.step == 0:
+            piece = convert(xp.sum(piece, axis=i, keepdims=True), piece.dtype, xp=xp)
+    return tuple(where), piece
+
+
+def _pieces(runs: Sequence[Run], at: slice) -> list[Run]:
+    """The runs, as far as they lie there."""
+    pieces = []
+    for places, inputs, step in runs:
+        start, stop = max(places.start, at.start), min(places.stop, at.stop)
+        if start >= stop:
+            continue
+        skipped, left = start - places.start, places.stop - stop
+        before, after = (skipped, left) if step == 1 else (left, skipped) if step == -1 else (0, 0)
+        pieces.append(Run(slice(start, stop), slice(inputs.start + before, inputs.stop - after), step))
+    return pieces
+
+
+def _repeated(x: ArrayT, axis: int, run: Run, origin: int, *, xp: Namespace) -> ArrayT:
+    """A run's inputs at its places; x begins at the origin."""
+    where = (*(slice(None),) * axis, slice(run.inputs.start - origin, run.inputs.stop - origin))
+    x = x[(*where, ...)]
+    if run.step == 0:
+        return xp.broadcast_to(x, (*x.shape[:axis], run.places.stop - run.places.start, *x.shape[axis + 1 :]))
+    return x if run.step == 1 else xp.flip(x, axis=axis)

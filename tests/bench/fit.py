@@ -57,9 +57,9 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None) -> list[Row]:
         for slot in "yxw":
             planned = plan(geometry, slot, basis, size, WORKSPACE, BLOCK)
             calls = {
-                "y": lambda p=planned: contractions.forward(x, w, None, geometry, p, 2, xp=np),
-                "x": lambda p=planned: contractions.input_grad(dy, w, geometry, p, 2, xp=np),
-                "w": lambda p=planned: contractions.weight_grad(dy, x, geometry, p, 2, xp=np),
+                "y": lambda p=planned: contractions.forward(x, w, None, x.dtype, geometry, p, 2, xp=np),
+                "x": lambda p=planned: contractions.input_grad(dy, w, None, x.dtype, geometry, p, 2, xp=np),
+                "w": lambda p=planned: contractions.weight_grad(dy, x, x.dtype, geometry, p, 2, xp=np),
             }
             amounts = [float(amount) for amount in work(planned)]
             if amounts[2] > 5e9:  # seconds: nobody would choose that

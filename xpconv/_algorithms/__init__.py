@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from .._geometry import Geometry
 from .._namespace import block_bytes, can_look, has_fft, is_floating, item_bytes
 from .._options import Options
+from .._padding import Operand
 from .._typing import ArrayT, Namespace
 from . import _contractions as contractions
 from ._choose import Choice, Wanted, choose
 from ._choose import ways as all_ways
-from ._contractions import Kept
+from ._contractions import Kept, nothing_but, per_channel
 from ._plan import Plan
 
-__all__ = ["Choice", "Kept", "chosen", "forward", "input_grad", "ways", "weight_grad"]
+__all__ = ["Choice", "Kept", "forward", "input_grad", "nothing_but", "per_channel", "ways", "weight_grad"]
 
 
 def forward(
     x: ArrayT,
     w: ArrayT,
     bias: ArrayT | None,
+    dtype: Any,
     geometry: Geometry,
     options: Options,
     kept: Kept | None = None,
@@ -26,46 +30,57 @@ def forward(
     xp: Namespace,
 ) -> ArrayT:
     """The slot y of T, and the bias."""
-    how = chosen(x, geometry, "y", options, xp=xp).how
+    how = _chosen(x, w.dtype, dtype, geometry, "y", options, xp=xp).how
     assert isinstance(how, Plan)
-    return contractions.forward(x, w, bias, geometry, how, options.threads, kept, xp=xp)
+    return contractions.forward(x, w, bias, dtype, geometry, how, options.threads, kept, xp=xp)
 
 
 def input_grad(
-    dy: ArrayT, w: ArrayT, geometry: Geometry, options: Options, kept: Kept | None = None, *, xp: Namespace
+    dy: ArrayT,
+    w: ArrayT,
+    bias: ArrayT | None,
+    dtype: Any,
+    geometry: Geometry,
+    options: Options,
+    kept: Kept | None = None,
+    *,
+    xp: Namespace,
 ) -> ArrayT:
-    """The slot x of T."""
-    how = chosen(dy, geometry, "x", options, xp=xp).how
-    if isinstance(how, Plan):
-        return contractions.input_grad(dy, w, geometry, how, options.threads, kept, xp=xp)
-    return contractions.input_grad_by_phases(dy, w, geometry, how, options.threads, kept, xp=xp)
+    """The slot x of T, and the bias of what is then a transposed convolution."""
+    how = _chosen(dy, w.dtype, dtype, geometry, "x", options, xp=xp).how
+    contraction: Any = contractions.input_grad if isinstance(how, Plan) else contractions.input_grad_by_phases
+    return cast(ArrayT, contraction(dy, w, bias, dtype, geometry, how, options.threads, kept, xp=xp))
 
 
-def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, options: Options, *, xp: Namespace) -> ArrayT:
+def weight_grad(dy: ArrayT, x: ArrayT, dtype: Any, geometry: Geometry, options: Options, *, xp: Namespace) -> ArrayT:
     """The slot w of T."""
-    how = chosen(dy, geometry, "w", options, xp=xp).how
+    how = _chosen(dy, x.dtype, dtype, geometry, "w", options, xp=xp).how
     assert isinstance(how, Plan)
-    return contractions.weight_grad(dy, x, geometry, how, options.threads, xp=xp)
+    return contractions.weight_grad(dy, x, dtype, geometry, how, options.threads, xp=xp)
 
 
-def chosen(operand: ArrayT, geometry: Geometry, slot: str, options: Options, *, xp: Namespace) -> Choice:
-    """How a slot is filled, for arrays like the operand."""
-    return choose(geometry, slot, _wanted(operand, options, xp=xp))
+def ways(
+    like: ArrayT, work: Any, dtype: Any, geometry: Geometry, slot: str, options: Options, *, xp: Namespace
+) -> list[Choice]:
+    """How a slot can be filled with numbers of a dtype, from arrays like one, working in another; the chosen first."""
+    return all_ways(geometry, slot, _wanted(like, work, dtype, options, xp=xp))
 
 
-def ways(operand: ArrayT, geometry: Geometry, slot: str, options: Options, *, xp: Namespace) -> list[Choice]:
-    """All ways that there are, the chosen one first."""
-    return all_ways(geometry, slot, _wanted(operand, options, xp=xp))
+def _chosen(
+    like: ArrayT, work: Any, dtype: Any, geometry: Geometry, slot: str, options: Options, *, xp: Namespace
+) -> Choice:
+    return choose(geometry, slot, _wanted(like, work, dtype, options, xp=xp))
 
 
-def _wanted(operand: ArrayT, options: Options, *, xp: Namespace) -> Wanted:
+def _wanted(like: ArrayT, work: Any, dtype: Any, options: Options, *, xp: Namespace) -> Wanted:
+    array = like.array if isinstance(like, Operand) else like
     return Wanted(
-        item_bytes(operand),
-        is_floating(operand, xp=xp),
-        can_look(operand),
+        item_bytes(work),
+        is_floating(dtype, xp=xp),
+        can_look(array),
         has_fft(xp),
         options.workspace,
-        block_bytes(operand, options.workspace),
+        block_bytes(array, options.workspace),
         options.method,
         options.precision,
     )

@@ -103,8 +103,9 @@ _TURN = 6e-10  # seconds to turn the taps of one filter of one channel around, a
 
 def _by_phases(geometry: Geometry, wanted: Wanted) -> Choice:
     phases, seconds = [], _TURN * math.prod(geometry.w_shape)
-    for axes in product(*(axis.phases() for axis in geometry.axes)):
-        inputs, taps, across = zip(*axes, strict=True) if axes else ((), (), ())
+    for axes in product(*(axis.turned().phases(axis.stride) for axis in geometry.axes)):
+        inputs, turned, across = zip(*axes, strict=True) if axes else ((), (), ())
+        taps = tuple(slice(k - t.stop, k - t.start, t.step) for t, k in zip(turned, geometry.kernel, strict=True))
         planned = None
         if None not in across:
             phase = Geometry(geometry.samples, geometry.groups, geometry.inputs, geometry.outputs, across)

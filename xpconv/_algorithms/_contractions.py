@@ -10,8 +10,8 @@ Leave one slot open, and what is left is a contraction, with the transposes of t
 
     y = Ey*( W @ X )            dx = Ex*( W^T @ Y )             dw = Ew*( Y @ X^T )
 
-For complex numbers the gradients are to be Hermitian: dx takes the conjugate of w for w, and dw that of x for x. The
-maps know nothing of it.
+Nothing here is conjugated: of complex numbers, Hermitian gradients are those of the conjugate of w, or of x. The
+operands w and bias have the dtype to work in; dy and x may be an `Operand`, which has it where it is read.
 
 T is also the sum of its parts. A part is small enough for all of its columns X to exist at once; those of the whole
 never do. Parts of a result lie apart, so that several can be made side by side, and what each is does not depend on
@@ -25,12 +25,12 @@ from itertools import chain, groupby
 from typing import Any, TypeAlias
 
 from .._geometry import Geometry
-from .._namespace import add, conj, device, is_finite, is_floating, matmul, put, quietly, side_by_side
+from .._namespace import add, convert, device, is_finite, is_floating, matmul, put, quietly, side_by_side
 from .._parts import Part, channels
 from .._typing import ArrayT, Namespace
 from ._plan import Phase, Plan
 
-__all__ = ["Kept", "forward", "input_grad", "input_grad_by_phases", "weight_grad"]
+__all__ = ["Kept", "forward", "input_grad", "input_grad_by_phases", "nothing_but", "per_channel", "weight_grad"]
 
 Where: TypeAlias = tuple[Any, ...]
 Job: TypeAlias = tuple[Part, Any]  # with the weights in the basis
@@ -41,6 +41,7 @@ def forward(
     x: ArrayT,
     w: ArrayT,
     bias: ArrayT | None,
+    dtype: Any,
     geometry: Geometry,
     plan: Plan,
     threads: int,
@@ -49,8 +50,9 @@ def forward(
     xp: Namespace,
 ) -> ArrayT:
     """y = Ey*( W @ X ) + bias."""
-    y: ArrayT = xp.empty(geometry.y_shape, dtype=x.dtype, device=device(x))
-    return correlate(y, lambda where: where, x, lambda part: w[part.w], bias, plan, threads, kept, xp=xp)
+    y: ArrayT = xp.empty(geometry.y_shape, dtype=_summing(plan, w, dtype), device=device(x))
+    y = correlate(y, lambda where: where, x, lambda part: w[part.w], bias, plan, threads, kept, xp=xp)
+    return convert(y, dtype, xp=xp)
 
 
 def correlate(
@@ -67,7 +69,6 @@ def correlate(
 ) -> ArrayT:
     """The same, a part of y with the filters of that part going to its place in `out`."""
     basis, watched = plan.basis, "y" in plan.basis.spreads
-    per_channel = (-1, *(1,) * (x.ndim - 2))
 
     def work(job: Job) -> tuple[Where, ArrayT]:
         part, W = job
@@ -77,43 +78,62 @@ def correlate(
             spread = watched and not is_finite(y, xp=xp)
         if spread:
             del X, y
-            y = forward(x[part.x], filters(part), None, part.geometry, plan.lowered(part.geometry, "y"), 1, xp=xp)
+            w, plain = filters(part), plan.lowered(part.geometry, "y")
+            y = forward(x[part.x], w, None, w.dtype, part.geometry, plain, 1, xp=xp)
         if bias is not None and part.inputs.start == 0:
-            y = add(y, (...,), xp.reshape(bias[part.y[1]], per_channel), xp=xp)
+            y = add(y, (...,), per_channel(bias[part.y[1]], y.ndim, xp=xp), xp=xp)
         return place(part.y), y
 
     return _fill(out, work, filters, plan, threads, kept, xp=xp)
 
 
 def input_grad(
-    dy: ArrayT, w: ArrayT, geometry: Geometry, plan: Plan, threads: int, kept: Kept | None = None, *, xp: Namespace
+    dy: ArrayT,
+    w: ArrayT,
+    bias: ArrayT | None,
+    dtype: Any,
+    geometry: Geometry,
+    plan: Plan,
+    threads: int,
+    kept: Kept | None = None,
+    *,
+    xp: Namespace,
 ) -> ArrayT:
-    """dx = Ex*( W^T @ Y )."""
+    """dx = Ex*( W^T @ Y ) + bias, which makes it the transposed convolution of dy."""
     basis, watched = plan.basis, "x" in plan.basis.spreads
 
     def filters(part: Part) -> ArrayT:
-        return conj(w[part.w], xp=xp)
+        return w[part.w]
 
-    def work(job: Job) -> tuple[Where, ArrayT]:
-        part, W = job
+    def product(part: Part, W: Any) -> ArrayT:
         if not part.geometry.positions:  # no window reaches these inputs
-            return part.x, xp.zeros(part.geometry.x_shape, dtype=dy.dtype, device=device(dy))
+            nothing: ArrayT = xp.zeros(part.geometry.x_shape, dtype=w.dtype, device=device(dy))
+            return nothing
         with quietly(bool(basis.spreads)):
             Y = basis.ey(dy[part.y], part.geometry, xp=xp)
             dx = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
             spread = watched and not is_finite(dx, xp=xp)
         if spread:
             del Y, dx
-            dx = input_grad(dy[part.y], w[part.w], part.geometry, plan.lowered(part.geometry, "x"), 1, xp=xp)
+            plain = plan.lowered(part.geometry, "x")
+            dx = input_grad(dy[part.y], w[part.w], None, w.dtype, part.geometry, plain, 1, xp=xp)
+        return dx
+
+    def work(job: Job) -> tuple[Where, ArrayT]:
+        part, dx = job[0], product(*job)
+        if bias is not None and part.outputs.start == 0:
+            dx = add(dx, (...,), per_channel(bias[part.x[1]], dx.ndim, xp=xp), xp=xp)
         return part.x, dx
 
-    dx: ArrayT = xp.empty(geometry.x_shape, dtype=dy.dtype, device=device(dy))
-    return _fill(dx, work, filters, plan, threads, kept, xp=xp)
+    dx: ArrayT = xp.empty(geometry.x_shape, dtype=_summing(plan, w, dtype), device=device(dy))
+    return convert(_fill(dx, work, filters, plan, threads, kept, xp=xp), dtype, xp=xp)
 
 
 def input_grad_by_phases(
     dy: ArrayT,
     w: ArrayT,
+    bias: ArrayT | None,
+    dtype: Any,
     geometry: Geometry,
     phases: tuple[Phase, ...],
     threads: int,
@@ -122,11 +142,14 @@ def input_grad_by_phases(
     xp: Namespace,
 ) -> ArrayT:
     """The same as forward contractions: x is correlated with w, so dx is dy convolved with it, taps turned around."""
-    if is_floating(w, xp=xp) and not is_finite(w, xp=xp):  # zeros around dy would make NaN of it
-        folded = next(phase.plan for phase in phases if phase.plan).lowered(geometry, "x")
-        return input_grad(dy, w, geometry, folded, threads, xp=xp)
-    make = xp.empty if all(phase.plan for phase in phases) else xp.zeros
-    dx: ArrayT = make(geometry.x_shape, dtype=dy.dtype, device=device(dy))
+    planned = [phase.plan for phase in phases if phase.plan]
+    if is_floating(w.dtype, xp=xp) and not is_finite(w, xp=xp):  # zeros around dy would make NaN of it
+        return input_grad(dy, w, bias, dtype, geometry, planned[0].lowered(geometry, "x"), threads, xp=xp)
+    summing = dtype if all(_summing(plan, w, dtype) == dtype for plan in planned) else w.dtype
+    if len(planned) == len(phases):
+        dx: ArrayT = xp.empty(geometry.x_shape, dtype=summing, device=device(dy))
+    else:
+        dx = nothing_but(bias, geometry.x_shape, w, summing, xp=xp)
     axes = tuple(range(3, 3 + len(geometry.axes)))
     for number, (inputs, taps, plan) in enumerate(phases):
         if plan is None:
@@ -135,7 +158,7 @@ def input_grad_by_phases(
         def filters(part: Part, taps: tuple[slice, ...] = taps) -> ArrayT:
             # What are outputs here are inputs of w, and the reverse.
             rows = channels(part.groups, part.inputs, geometry.outputs)
-            turned = conj(w[(rows, part.outputs, *taps)], xp=xp)
+            turned = w[(rows, part.outputs, *taps)]
             turned = xp.reshape(turned, (part.geometry.groups, part.geometry.inputs, *turned.shape[1:]))
             turned = xp.flip(xp.permute_dims(turned, (0, 2, 1, *axes)), axis=axes)
             return xp.reshape(turned, part.geometry.w_shape, copy=True)  # BLAS takes no steps backwards
@@ -144,22 +167,25 @@ def input_grad_by_phases(
             return (*where[:2], *map(_within, inputs, where[2:]))
 
         mine = None if kept is None else _drawer(kept, number, taps)
-        dx = correlate(dx, place, dy, filters, None, plan, threads, mine, xp=xp)
-    return dx
+        dx = correlate(dx, place, dy, filters, bias, plan, threads, mine, xp=xp)
+    return convert(dx, dtype, xp=xp)
 
 
-def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, plan: Plan, threads: int, *, xp: Namespace) -> ArrayT:
+def weight_grad(
+    dy: ArrayT, x: ArrayT, dtype: Any, geometry: Geometry, plan: Plan, threads: int, *, xp: Namespace
+) -> ArrayT:
     """dw = Ew*( Y @ X^T ): summed over the parts before it leaves the basis, in chains and then over these."""
     basis, parts, watched = plan.basis, plan.parts, "w" in plan.basis.spreads
     links = parts.count // plan.weight_cuts  # parts of the same weights
 
     def link(part: Part) -> ArrayT:
         Y = basis.ey(dy[part.y], part.geometry, xp=xp)
-        X = basis.ex(conj(x[part.x], xp=xp), part.geometry, xp=xp)
+        X = basis.ex(x[part.x], part.geometry, xp=xp)
         return _product(Y, xp.matrix_transpose(X), plan, xp=xp)
 
     def plain(part: Part) -> ArrayT:
-        return weight_grad(dy[part.y], x[part.x], part.geometry, plan.lowered(part.geometry, "w"), 1, xp=xp)
+        plain = plan.lowered(part.geometry, "w")
+        return weight_grad(dy[part.y], x[part.x], x.dtype, part.geometry, plain, 1, xp=xp)
 
     def work(job: tuple[int, int]) -> tuple[Where, ArrayT]:
         weights, i = job
@@ -173,7 +199,7 @@ def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, plan: Plan, threads: 
         return (i, *part.w), dw
 
     if not links:
-        zeros: ArrayT = xp.zeros(geometry.w_shape, dtype=x.dtype, device=device(x))
+        zeros: ArrayT = xp.zeros(geometry.w_shape, dtype=dtype, device=device(x))
         return zeros
     sums: ArrayT = xp.empty((plan.chains, *geometry.w_shape), dtype=x.dtype, device=device(x))
     jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.chains))
@@ -181,7 +207,23 @@ def weight_grad(dy: ArrayT, x: ArrayT, geometry: Geometry, plan: Plan, threads: 
     dw: ArrayT = sums[0, ...]
     for i in range(1, plan.chains):
         dw = xp.add(dw, sums[i, ...])  # a new array: a view would hold all of them
-    return dw
+    return convert(dw, dtype, xp=xp)
+
+
+def per_channel(bias: ArrayT, ndim: int, *, xp: Namespace) -> ArrayT:
+    """(channels,) -> (channels, 1, ...), as many as there are axes after the batch."""
+    return xp.reshape(bias, (-1, *(1,) * (ndim - 2)))
+
+
+def nothing_but(bias: ArrayT | None, shape: tuple[int, ...], like: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
+    """Zeros, or the bias: what the convolution is where no window reaches."""
+    zeros: ArrayT = xp.zeros(shape, dtype=dtype, device=device(like))
+    return zeros if bias is None else put(zeros, (...,), per_channel(bias, len(shape), xp=xp), xp=xp)
+
+
+def _summing(plan: Plan, w: ArrayT, dtype: Any) -> Any:
+    """What the result is held in meanwhile: where it is summed over rounds, what these are made in."""
+    return dtype if plan.parts.counts[plan.parts.rounds] == 1 else w.dtype
 
 
 def _fill(

@@ -1,0 +1,363 @@
+"""Floor 0, integers only: the trilinear form that a call asks for, around the geometry of its contractions.
+
+    T(dy, x, w) = sum over n, g, o, c, j, t of  dy[n, g, o, j] * x[n, g, c, i] * w[g, o, c, t]
+
+where `i` is what the padding makes of `stride*j + dilation*t - lo`: nothing, or for other modes than zeros an input
+again; and where the input is dilated, nothing unless that is a multiple. Both are taken apart here into convolutions
+that are padded with zeros or not at all.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import product
+from typing import Any, NamedTuple, TypedDict, TypeVar
+
+from ._geometry import Axis, Geometry, Padding, PerAxis, integer, is_listing, padded_axes, parse, per_axis
+
+__all__ = ["Form", "Given", "Parameters", "Region", "Run", "spelled", "transposed_axes"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Given(TypedDict, total=False):
+    """What may be said of a convolution, by keyword; the names and the defaults are those of `Parameters`."""
+
+    stride: PerAxis
+    padding: Padding
+    dilation: PerAxis
+    groups: int
+    padding_mode: str | Sequence[str]
+    input_dilation: PerAxis
+    flip: bool
+    channel_axis: int
+    dtype: Any
+
+
+class Parameters(NamedTuple):
+    """All that may be said of a convolution."""
+
+    stride: PerAxis = 1
+    padding: Padding = 0
+    dilation: PerAxis = 1
+    groups: int = 1
+    padding_mode: str | Sequence[str] = "zeros"
+    input_dilation: PerAxis = 1
+    flip: bool = False
+    channel_axis: int = 1
+    dtype: Any = None
+
+    @classmethod
+    def of(cls, given: Given) -> Parameters:
+        unknown = given.keys() - cls._field_defaults.keys() if given else ()
+        if unknown:
+            names = ", ".join(cls._fields)
+            raise TypeError(f"a convolution's parameters are {names}: got {', '.join(sorted(unknown))}")
+        parameters = cls(**given)
+        if type(parameters.flip) is not bool:
+            raise TypeError(f"flip must be a bool: got {parameters.flip!r}")
+        return parameters
+
+
+_SHAPING = 6  # parameters that shapes depend on: all but the last
+
+
+def spelled(function: F) -> F:
+    """With the parameters by name where it shows how it is called, instead of `**parameters`."""
+    signature = inspect.signature(function)
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in Parameters._field_defaults.items()
+        if name not in signature.parameters
+    ]
+    own = list(signature.parameters.values())[:-1]
+    function.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
+    return function
+
+
+# What stands at place i of an axis of so many, by padding mode: beyond the ends, an input.
+_MODES: dict[str, Callable[[int, int], int]] = {
+    "reflect": lambda i, size: abs((i + size - 1) % (2 * size - 2) - size + 1) if size > 1 else 0,
+    "replicate": lambda i, size: min(max(i, 0), size - 1),
+    "circular": lambda i, size: i % size,
+}
+
+
+class Run(NamedTuple):
+    """Neighbours on the padded axis that are neighbours in the input: forwards, backwards, or one again and again."""
+
+    places: slice  # on the padded axis
+    inputs: slice
+    step: int  # 1, -1 or 0
+
+
+class Region(NamedTuple):
+    """A piece of the border: what is summed there belongs to inputs again."""
+
+    form: Form  # the input's gradient there, as if it were an input
+    outputs: tuple[slice, ...]  # those that read it
+    runs: tuple[Run | None, ...]  # None along axes that it extends over
+
+
+@dataclass(frozen=True)
+class Form:
+    geometry: Geometry  # with zeros all around, and between the inputs where these are dilated
+    spread: tuple[int, ...]  # the dilation of the input
+    modes: tuple[str, ...]  # "zeros" where nothing is added
+
+    def __hash__(self) -> int:
+        return hash(self.geometry)
+
+    @classmethod
+    def of(cls, x_shape: Sequence[Any], w_shape: Sequence[Any], parameters: Parameters) -> Form:
+        """The form of shapes (batch, channels, *spatial) and (out, in/groups, *kernel), as `parse` takes them."""
+        return _looked_up(_form, tuple(x_shape), tuple(w_shape), *parameters[:_SHAPING])
+
+    @classmethod
+    def of_transposed(
+        cls,
+        y_shape: Sequence[Any],
+        w_shape: Sequence[Any],
+        parameters: Parameters,
+        output_padding: PerAxis = 0,
+        output_size: PerAxis | None = None,
+    ) -> Form:
+        """The form whose outputs the transposed convolution takes as its input."""
+        said = (*parameters[:_SHAPING], output_padding, output_size)
+        return _looked_up(_transposed_form, tuple(y_shape), tuple(w_shape), *said)
+
+    @cached_property
+    def undilated(self) -> bool:
+        return set(self.spread) <= {1}
+
+    @cached_property
+    def x_shape(self) -> tuple[int, ...]:
+        size = (-(-size // spread) for size, spread in zip(self.geometry.size, self.spread, strict=True))
+        return (*self.geometry.x_shape[:2], *size)
+
+    @cached_property
+    def without_border(self) -> Form:
+        return replace(self, modes=("zeros",) * len(self.modes))
+
+    @cached_property
+    def bordered(self) -> Geometry:
+        """Over an input that already has its border, where that is no zeros."""
+        axes = (
+            axis if mode == "zeros" else axis._replace(size=axis.padded, lo=0, hi=0)
+            for axis, mode in zip(self.geometry.axes, self.modes, strict=True)
+        )
+        return self.geometry.over(axes)
+
+    @cached_property
+    def border(self) -> tuple[tuple[Run, ...] | None, ...] | None:
+        """What the padded axes are made of; None along those that are padded with zeros, or where all are."""
+        runs = tuple(
+            None if mode == "zeros" else tuple(_runs(axis, _MODES[mode]))
+            for axis, mode in zip(self.geometry.axes, self.modes, strict=True)
+        )
+        return runs if any(runs) else None
+
+    @cached_property
+    def phases(self) -> list[tuple[tuple[slice, ...], tuple[slice, ...], Geometry | None]]:
+        """Outputs, their taps, and what they are of an input without zeros in between; None where they meet nothing."""
+        by_axis = (axis.phases(spread) for axis, spread in zip(self.bordered.axes, self.spread, strict=True))
+        phases = []
+        for axes in product(*by_axis):
+            outputs, taps, across = zip(*axes, strict=True) if axes else ((), (), ())
+            phases.append((outputs, taps, None if None in across else self.geometry.over(across)))
+        return phases
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        """The border in pieces, each one run along each axis with a border."""
+        regions: list[Region] = []
+        if self.border is None:
+            return regions
+        for runs in product(*((None,) if runs is None else runs for runs in self.border)):
+            if all(run is None or _is_inner(run, axis) for run, axis in zip(runs, self.geometry.axes, strict=True)):
+                continue  # no border
+            outputs, axes = [], []
+            for run, axis in zip(runs, self.geometry.axes, strict=True):
+                if run is None:
+                    read, piece = slice(0, axis.out), axis
+                else:
+                    whole = axis._replace(size=axis.padded, lo=0, hi=0)
+                    read, piece = whole.part_of_input(run.places.start, run.places.stop)
+                outputs.append(read)
+                axes.append(piece)
+            if all(read.start < read.stop for read in outputs):
+                form = replace(self.without_border, geometry=self.geometry.over(axes))
+                regions.append(Region(form, tuple(outputs), runs))
+        return regions
+
+    def parts(self, slot: str) -> list[Geometry]:
+        """The geometries of the contractions that fill a slot "y", "x" or "w"."""
+        if slot == "x" and self.regions:
+            forms = [self.without_border, *(region.form for region in self.regions)]
+            return [part for form in forms for part in form.parts(slot)]
+        return [geometry for _, _, geometry in self.phases if geometry is not None]
+
+
+def _looked_up(make: Callable[..., Form], *arguments: Any) -> Form:
+    """Made, or remembered. True and 1.0 are equal to 1, but not allowed: only what is certain to be right is."""
+    return (_remembered if all(map(_is_exact, arguments)) else _made)(make, *arguments)
+
+
+def _made(make: Callable[..., Form], *arguments: Any) -> Form:
+    return make(*arguments)
+
+
+_remembered = lru_cache(maxsize=1024)(_made)
+
+
+def _is_exact(value: Any) -> bool:
+    kind = type(value)
+    if kind is tuple:
+        return all(entry is None or type(entry) in _EXACT for entry in value)
+    return kind in _EXACT or value is None
+
+
+_EXACT = frozenset((int, str))
+
+
+def _form(
+    x_shape: Sequence[Any],
+    w_shape: Sequence[Any],
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: int,
+    mode: Any,
+    input_dilation: PerAxis,
+) -> Form:
+    spread = per_axis("input_dilation", input_dilation, len(w_shape) - 2, 1)
+    size = map(_dilated, x_shape[2:], spread)
+    geometry = parse((*x_shape[:2], *size), w_shape, stride, padding, dilation, groups)
+    return _with_border(geometry, spread, mode)
+
+
+def _transposed_form(
+    y_shape: Sequence[Any],
+    w_shape: Sequence[Any],
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: int,
+    mode: Any,
+    input_dilation: PerAxis,
+    output_padding: PerAxis,
+    output_size: PerAxis | None,
+) -> Form:
+    samples, channels, *out = y_shape
+    outputs, inputs, *kernel = w_shape
+    groups = integer("groups", groups, 1)
+    channels = outputs if channels is None else channels
+    if channels % groups:
+        raise ValueError(f"groups must divide the input channels: got groups={groups}, {channels} channels")
+    if channels != outputs:
+        raise ValueError(f"weight must have {channels} channels on axis 0, as many as there are inputs: got {outputs}")
+    spread = per_axis("input_dilation", input_dilation, len(kernel), 1)
+    axes = transposed_axes(out, kernel, stride, padding, dilation, spread, output_padding, output_size)
+    geometry = Geometry(samples, groups, outputs // groups, inputs, axes)
+    return _with_border(geometry, spread, mode)
+
+
+def transposed_axes(
+    out: Sequence[int],
+    kernel: Sequence[int],
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    spread: Sequence[int],
+    output_padding: PerAxis,
+    output_size: PerAxis | None,
+) -> tuple[Axis, ...]:
+    """One row per spatial axis, of an input that has so many outputs: the last of them ends where the padding does."""
+    ndim = len(kernel)
+    extra = per_axis("output_padding", output_padding, ndim, 0)
+    wanted = None if output_size is None else per_axis("output_size", output_size, ndim, 1)
+    if wanted and any(extra):
+        raise ValueError(f"output_padding must be 0 where output_size is given: got {output_padding!r}")
+    if 0 in out:
+        raise ValueError(f"x must have at least one position on each spatial axis: got {tuple(out)}")
+    same = isinstance(padding, str) and padding.startswith("same")
+    if same and any(extra):
+        raise ValueError(f"output_padding must be 0 with padding {padding!r}: got {output_padding!r}")
+    strides = per_axis("stride", stride, ndim, 1)
+    # "same" depends on the size: by default the largest that has so many outputs.
+    sizes = wanted or tuple((m * s - 1) // r + 1 for m, s, r in zip(out, strides, spread, strict=True))
+    axes = padded_axes(tuple(map(_dilated, sizes, spread)), kernel, stride, padding, dilation)
+    for i, (axis, m, r) in enumerate(zip(axes, out, spread, strict=True)):
+        span = axis.stride * (m - 1) + axis.extent - axis.lo - axis.hi
+        if same:
+            least, room = axis.stride * (m - 1) + 1, axis.stride
+        else:
+            least, room = span, max(axis.stride, axis.dilation)
+        least, most = -(-(least - 1) // r) + 1, (least + room - 2) // r + 1
+        size = sizes[i] if same or wanted else least + extra[i]
+        if extra[i] and size > most:
+            raise ValueError(
+                f"output_padding must be less than the stride or the dilation: got {extra[i]} on spatial axis {i}"
+            )
+        if size < 1:
+            raise ValueError(f"padding must leave something of the output: {size} remain on spatial axis {i}")
+        if not least <= size <= most:
+            raise ValueError(f"output_size must be from {max(least, 1)} to {most} on spatial axis {i}: got {size}")
+        reach = axis.stride * (m - 1) + axis.extent
+        axes[i] = axis._replace(size=_dilated(size, r), hi=reach - axis.lo - _dilated(size, r))
+    return tuple(axes)
+
+
+def _dilated(size: int, spread: int) -> int:
+    """How long it is with `spread - 1` zeros from each to the next."""
+    return max(spread * (size - 1) + 1, 0)
+
+
+def _with_border(geometry: Geometry, spread: tuple[int, ...], mode: Any) -> Form:
+    """The form with its modes checked; where a border is empty, it is one of zeros."""
+    modes = tuple(mode) if is_listing(mode) else (mode,) * len(spread)
+    if len(modes) != len(spread) or any(type(one) is not str or one not in ("zeros", *_MODES) for one in modes):
+        names = ", ".join(map(repr, ("zeros", *_MODES)))
+        kind = ValueError if all(type(one) is str for one in modes) else TypeError
+        raise kind(f"padding_mode must be one of {names}, or a sequence of {len(spread)} of them: got {mode!r}")
+    said = zip(geometry.axes, modes, strict=True)
+    modes = tuple("zeros" if axis.lo <= 0 and axis.hi <= 0 else one for axis, one in said)
+    for i, (axis, one, r) in enumerate(zip(geometry.axes, modes, spread, strict=True)):
+        if one != "zeros" and r > 1:
+            raise ValueError(
+                f"padding_mode must be 'zeros' where input_dilation is not 1: got {one!r} on spatial axis {i}"
+            )
+        if one != "zeros" and not axis.size:
+            raise ValueError(
+                f"padding_mode must be 'zeros' where there is nothing to repeat: got {one!r} on spatial axis {i}"
+            )
+    return Form(geometry, spread, modes)
+
+
+def _runs(axis: Axis, mode: Callable[[int, int], int]) -> Iterator[Run]:
+    """All of the padded axis, place by place where it is border."""
+    lo, size = axis.lo, axis.size
+    start = max(-lo, 0)
+    inner = slice(start, max(size + min(axis.hi, 0), start))
+    yield from _border(0, [mode(i, size) for i in range(-lo, 0)])
+    if inner.start < inner.stop:
+        yield Run(slice(lo + inner.start, lo + inner.stop), inner, 1)
+    yield from _border(lo + size, [mode(i, size) for i in range(size, size + axis.hi)])
+
+
+def _border(place: int, inputs: Sequence[int]) -> Iterator[Run]:
+    """So many places, in as few runs as they make."""
+    while inputs:
+        step = inputs[1] - inputs[0] if len(inputs) > 1 else 1
+        step = step if step in (1, -1, 0) else 1
+        count = next((i for i in range(1, len(inputs)) if inputs[i] - inputs[i - 1] != step), len(inputs))
+        ends = inputs[0], inputs[count - 1]
+        yield Run(slice(place, place + count), slice(min(ends), max(ends) + 1), step)
+        place, inputs = place + count, inputs[count:]
+
+
+def _is_inner(run: Run, axis: Axis) -> bool:
+    return run.step == 1 and run.places.start - axis.lo == run.inputs.start

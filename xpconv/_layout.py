@@ -1,0 +1,74 @@
+"""Floor 1: where an array has its axes, and the one order that contractions know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ._typing import ArrayT, Namespace
+
+__all__ = ["Layout"]
+
+
+class Layout(NamedTuple):
+    """Where an array has its axes: (*batch, channels, *spatial), but for the channels."""
+
+    batch: tuple[int, ...]
+    channels: int  # the axis
+    ndim: int  # of the spatial axes
+
+    @classmethod
+    def of(cls, name: str, shape: Sequence[int], ndim: int, channel_axis: int = 1) -> Layout:
+        """`channel_axis` counts as if there were one batch axis; 0 is in front of them all."""
+        batch = len(shape) - ndim - 1
+        if batch < 0:
+            raise ValueError(
+                f"{name} must have {ndim + 2} axes (batch, channels, {ndim} spatial), or other than one for the batch: "
+                f"got {len(shape)}"
+            )
+        if channel_axis == 1 and type(channel_axis) is int:
+            return cls(tuple(shape[:batch]), batch, ndim)
+        least, most = -ndim - 2, ndim + 1
+        if type(channel_axis) is not int or not least <= channel_axis <= most:
+            kind = ValueError if type(channel_axis) is int else TypeError
+            raise kind(f"channel_axis must be an integer from {least} to {most}: got {channel_axis!r}")
+        axis = channel_axis - least if channel_axis < 0 else channel_axis
+        axis = axis + batch - 1 if axis else 0
+        rest = [size for i, size in enumerate(shape) if i != axis]
+        return cls(tuple(rest[:batch]), axis, ndim)
+
+    def inner(self, shape: Sequence[int]) -> Sequence[int]:
+        """What an outer shape is to contractions."""
+        batch, channels, _ = self
+        if channels == len(batch) == 1:
+            return shape
+        rest = [size for i, size in enumerate(shape) if i != channels]
+        return (math.prod(batch), shape[channels], *rest[len(batch) :])
+
+    def outer(self, inner: Sequence[int]) -> tuple[int, ...]:
+        """The way back."""
+        batch, channels, _ = self
+        shape = [*batch, *inner[2:]]
+        shape.insert(channels, inner[1])
+        return tuple(shape)
+
+    def inward(self, x: ArrayT, *, xp: Namespace) -> ArrayT:
+        """As contractions take it, (n, c, *spatial): views, but for some of several batch axes."""
+        batch, channels, _ = self
+        if channels != len(batch):
+            rest = [axis for axis in range(x.ndim) if axis != channels]
+            x = xp.permute_dims(x, (*rest[: len(batch)], channels, *rest[len(batch) :]))
+        if len(batch) == 1:
+            return x
+        return xp.reshape(x, (math.prod(batch), *x.shape[len(batch) :]))
+
+    def outward(self, x: ArrayT, *, xp: Namespace) -> ArrayT:
+        """The way back."""
+        batch, channels, _ = self
+        if len(batch) != 1:
+            x = xp.reshape(x, (*batch, *x.shape[1:]))
+        if channels != len(batch):
+            rest = [axis for axis in range(x.ndim) if axis != len(batch)]
+            x = xp.permute_dims(x, (*rest[:channels], len(batch), *rest[channels:]))
+        return x

@@ -1,0 +1,173 @@
+"""Floor 4: windows as columns, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+from ._form import Form, Parameters
+from ._geometry import Padding, PerAxis, is_listing, per_axis
+from ._layout import Layout
+from ._namespace import add, agree, convert, device, is_bool, library, put, working
+from ._padding import border, border_adjoint, pad, pad_adjoint
+from ._typing import ArrayT
+from ._windows import fold as fold_windows
+from ._windows import windows
+
+__all__ = ["fold", "unfold"]
+
+
+def unfold(
+    x: ArrayT,
+    kernel_size: PerAxis,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    padding_mode: str | Sequence[str] = "zeros",
+) -> ArrayT:
+    """Take out all windows of an array, as columns (im2col).
+
+    Parameters
+    ----------
+    x : array, shape (batch, channels, *spatial)
+        Of any dtype, bool too. With a sequence for `kernel_size` there may be no batch axis, or several.
+    kernel_size : int or sequence of int
+        The sizes of a window. An integer is that of all axes after the second.
+    stride, padding, dilation, padding_mode
+        As for `conv`.
+
+    Returns
+    -------
+    array, shape (batch, channels * prod(kernel_size), positions)
+        Column by column what each window sees, the taps of a channel one after the other as in memory; as many
+        positions as `conv` has outputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv` does.
+
+    See Also
+    --------
+    fold : The adjoint.
+
+    Notes
+    -----
+    The columns are `prod(kernel_size)` times as many numbers as `x` where the stride is 1; `conv` itself never holds
+    all of them. They are what a convolution by a matrix product needs [1]_:
+    ``weight.reshape(out_channels, -1) @ unfold(x, kernel_size)``.
+
+    References
+    ----------
+    .. [1] K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for Document
+       Processing", Tenth International Workshop on Frontiers in Handwriting Recognition, 2006.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpconv import unfold
+    >>> unfold(np.arange(5.0).reshape(1, 1, 5), 3)
+    array([[[0., 1., 2.],
+            [1., 2., 3.],
+            [2., 3., 4.]]])
+    """
+    xp = library("x", x)
+    ndim = len(per_axis("kernel_size", kernel_size, None, 1)) if is_listing(kernel_size) else max(x.ndim - 2, 0)
+    kernel = per_axis("kernel_size", kernel_size, ndim, 1)
+    layout = Layout.of("x", x.shape, ndim)
+    said = Parameters(stride, padding, dilation, padding_mode=padding_mode)
+    form = Form.of(layout.inner(x.shape), (1, None, *kernel), said)
+    samples, channels, *_ = form.x_shape
+
+    x = layout.inward(x, xp=xp)
+    if form.border:
+        x = border(x, tuple(map(slice, (samples, channels, *form.bordered.size))), form.border, xp=xp)
+    read, axes = zip(*(axis.part(0, axis.out) for axis in form.bordered.axes), strict=True) if ndim else ((), ())
+    geometry = form.geometry.over(axes)
+    shape = (samples, channels, *geometry.kernel, *geometry.out)
+    columns: ArrayT = xp.empty(shape, dtype=x.dtype, device=device(x))
+    columns = put(columns, (...,), windows(pad(x[(..., *read)], geometry, xp=xp), geometry, xp=xp), xp=xp)
+    return xp.reshape(columns, (*layout.batch, channels * geometry.taps, geometry.positions))
+
+
+def fold(
+    columns: ArrayT,
+    output_size: PerAxis,
+    kernel_size: PerAxis,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    padding_mode: str | Sequence[str] = "zeros",
+) -> ArrayT:
+    """Add columns to where `unfold` takes them from (col2im): its adjoint.
+
+    Parameters
+    ----------
+    columns : array, shape (batch, channels * prod(kernel_size), positions)
+        Of numbers as for `conv`, or bool, whose sum is whether any is true. There may be no batch axis, or several.
+    output_size : int or sequence of int
+        The spatial sizes of the result; an integer is that of as many axes as `kernel_size` has, or of a single one.
+    kernel_size : int or sequence of int
+        The sizes of a window, one for all axes or one for each.
+    stride, padding, dilation, padding_mode
+        What `unfold` was given.
+
+    Returns
+    -------
+    array, shape (batch, channels, *output_size)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `conv` does, and if there are not as many columns as windows, or no whole number of channels.
+
+    See Also
+    --------
+    unfold : With the source.
+
+    Notes
+    -----
+    ``<unfold(x), c> == <x, fold(c)>``. It does not undo `unfold`: where windows overlap, what they see is added up;
+    divide by ``fold(unfold(ones))`` for the mean. Numbers of 16 bits are added in float32.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpconv import fold, unfold
+    >>> fold(unfold(np.ones((1, 1, 5)), 3), 5, 3)
+    array([[[1., 2., 3., 2., 1.]]])
+    """
+    xp = library("columns", columns)
+    logical = is_bool(columns, xp=xp)
+    if not logical:
+        agree(columns=columns)
+    ndim = next((len(sizes) for sizes in (output_size, kernel_size) if is_listing(sizes)), 1)  # type: ignore[arg-type]
+    size = per_axis("output_size", output_size, ndim, 0)
+    kernel = per_axis("kernel_size", kernel_size, ndim, 1)
+    if columns.ndim < 2:
+        raise ValueError(f"columns must have at least 2 axes (channels * taps, positions): got {columns.ndim}")
+    *batch, rows, positions = columns.shape
+    channels, rest = divmod(rows, math.prod(kernel))
+    if rest:
+        raise ValueError(f"columns must have a multiple of {math.prod(kernel)} rows, one for each tap: got {rows}")
+    said = Parameters(stride, padding, dilation, padding_mode=padding_mode)
+    form = Form.of((math.prod(batch), channels, *size), (1, None, *kernel), said)
+    geometry = form.bordered
+    if positions != geometry.positions:
+        raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
+
+    dtype = columns.dtype
+    work = xp.int32 if logical else working(xp, dtype, dtype, dtype)
+    columns = convert(columns, work, xp=xp)
+    columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
+    x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)
+    if form.border:
+        bordered, x = x, xp.zeros(form.x_shape, dtype=work, device=device(columns))
+        for runs in product(*((None,) if axis is None else axis for axis in form.border)):
+            places = (slice(None) if run is None else run.places for run in runs)
+            x = add(x, *border_adjoint(bordered[(..., *places)], runs, xp=xp), xp=xp)
+    x = xp.not_equal(x, xp.zeros_like(x)) if logical else convert(x, dtype, xp=xp)
+    return xp.reshape(x, (*batch, channels, *form.x_shape[2:]))

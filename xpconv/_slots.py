@@ -1,0 +1,176 @@
+"""Floor 3, on top: the slots of a form, whatever its padding mode, the dilation of its input and its numbers.
+
+All of them come down to contractions over geometries that are padded with zeros, of numbers of one kind: the form is
+taken apart where that makes it simple, by linearity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import _algorithms as algorithms
+from ._algorithms import Kept, nothing_but, per_channel
+from ._form import Form
+from ._namespace import add, complex_of, conj, convert, is_complex, put, real_dtype, real_parts, working
+from ._options import current
+from ._padding import Operand, border_adjoint
+from ._typing import ArrayT, Namespace
+
+__all__ = ["fill_w", "fill_x", "fill_y", "linear"]
+
+
+def linear(
+    fill: Callable[..., ArrayT],
+    form: Form,
+    a: ArrayT,
+    b: ArrayT,
+    bias: ArrayT | None,
+    dtype: Any,
+    conjugated: int | None,
+    kept: Kept | None = None,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """Fill a slot from two others, one of them conjugated or none; real and complex ones by their real parts."""
+    kinds = {is_complex(one, xp=xp) for one in (a.dtype, b.dtype, dtype)}
+    if len(kinds) == 1:
+        return fill(form, a, b, bias, dtype, conjugated, kept, xp=xp)
+
+    (ar, ai), (br, bi) = real_parts(a, xp=xp), real_parts(b, xp=xp)
+    part = real_dtype(dtype, xp=xp)
+
+    def real(a: ArrayT | None, b: ArrayT | None) -> ArrayT | None:
+        if a is None or b is None:
+            return None
+        return fill(form, a, b, None, part, None, None, xp=xp)
+
+    def total(a: ArrayT | None, b: ArrayT | None, negative: bool) -> ArrayT:
+        if a is None or b is None:
+            only = a if b is None else b
+            assert only is not None
+            return xp.negative(only) if b is not None and negative else only
+        return xp.subtract(a, b) if negative else xp.add(a, b)
+
+    y = total(real(ar, br), real(ai, bi), conjugated is None)
+    if is_complex(dtype, xp=xp):
+        first, second = real(ai, br), real(ar, bi)
+        if conjugated == 0:
+            first, second = second, first
+        y = complex_of(y, total(first, second, conjugated is not None), dtype, xp=xp)
+    if bias is not None:
+        y = add(y, (...,), per_channel(convert(bias, dtype, xp=xp), y.ndim, xp=xp), xp=xp)
+    return convert(y, dtype, xp=xp)
+
+
+def fill_y(
+    form: Form,
+    x: ArrayT,
+    w: ArrayT,
+    bias: ArrayT | None,
+    dtype: Any,
+    conjugated: int | None,
+    kept: Kept | None,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """y[outputs] from x and w[taps]: one convolution, or where the input is dilated one for each phase."""
+    x, w, bias = _operands(x, w, bias, dtype, conjugated, form, xp=xp)
+    if form.undilated:
+        return algorithms.forward(x, w, bias, dtype, form.bordered, current(), kept, xp=xp)
+    y = nothing_but(bias, form.geometry.y_shape, w, dtype, xp=xp)
+    for outputs, taps, geometry in form.phases:
+        if geometry is not None:
+            part = algorithms.forward(x, w[_at(taps)], bias, dtype, geometry, current(), xp=xp)
+            y = put(y, _at(outputs), part, xp=xp)
+    return y
+
+
+def fill_x(
+    form: Form,
+    dy: ArrayT,
+    w: ArrayT,
+    bias: ArrayT | None,
+    dtype: Any,
+    conjugated: int | None,
+    kept: Kept | None,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """dx from dy[outputs] and w[taps]; then what stands on the border is added to the inputs that stand there."""
+    dy, w, bias = _operands(dy, w, bias, dtype, conjugated, None, xp=xp)
+
+    def inner(form: Form, dy: ArrayT, bias: ArrayT | None, dtype: Any, kept: Kept | None) -> ArrayT:
+        if form.undilated:
+            return algorithms.input_grad(dy, w, bias, dtype, form.geometry, current(), kept, xp=xp)
+        dx = nothing_but(bias, form.x_shape, w, w.dtype, xp=xp)
+        for outputs, taps, geometry in form.phases:
+            if geometry is not None:
+                part = algorithms.input_grad(dy[_at(outputs)], w[_at(taps)], None, w.dtype, geometry, current(), xp=xp)
+                dx = add(dx, (...,), part, xp=xp)
+        return convert(dx, dtype, xp=xp)
+
+    if not form.regions:
+        return inner(form.without_border, dy, bias, dtype, kept)
+    dx = inner(form.without_border, dy, bias, w.dtype, kept)
+    for border, outputs, runs in form.regions:
+        where, piece = border_adjoint(inner(border, dy[_at(outputs)], None, w.dtype, None), runs, xp=xp)
+        dx = add(dx, where, piece, xp=xp)
+    return convert(dx, dtype, xp=xp)
+
+
+def fill_w(
+    form: Form,
+    dy: ArrayT,
+    x: ArrayT,
+    bias: None,
+    dtype: Any,
+    conjugated: int | None,
+    kept: None,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """dw[taps] from dy[outputs] and x."""
+    work = working(xp, dy.dtype, x.dtype, dtype)
+    dy = _operand(dy, work, conjugated == 0, None, xp=xp)
+    x = _operand(x, work, conjugated == 1, form, xp=xp)
+    if form.undilated:
+        return algorithms.weight_grad(dy, x, dtype, form.bordered, current(), xp=xp)
+    dw = nothing_but(None, form.geometry.w_shape, x, dtype, xp=xp)
+    for outputs, taps, geometry in form.phases:
+        if geometry is not None:
+            part = algorithms.weight_grad(dy[_at(outputs)], x, dtype, geometry, current(), xp=xp)
+            dw = put(dw, _at(taps), part, xp=xp)
+    return dw
+
+
+def _operands(
+    a: ArrayT,
+    w: ArrayT,
+    bias: ArrayT | None,
+    dtype: Any,
+    conjugated: int | None,
+    form: Form | None,
+    *,
+    xp: Namespace,
+) -> tuple[ArrayT, ArrayT, ArrayT | None]:
+    """What is read part by part, and the weight and the bias as they are worked with."""
+    work = working(xp, a.dtype, w.dtype, dtype)
+    if conjugated == 1:
+        w = conj(w, xp=xp)
+    bias = None if bias is None else convert(bias, work, xp=xp)
+    return _operand(a, work, conjugated == 0, form, xp=xp), convert(w, work, xp=xp), bias
+
+
+def _operand(a: ArrayT, work: Any, conjugated: bool, form: Form | None, *, xp: Namespace) -> ArrayT:
+    """The array, or what reads it."""
+    runs = None if form is None else form.border
+    conjugated = conjugated and is_complex(a.dtype, xp=xp)
+    if runs is None and not conjugated and a.dtype == work:
+        return a
+    reader: Any = Operand(a, work, conjugated, runs, xp)
+    return reader  # type: ignore[no-any-return]
+
+
+def _at(spatial: tuple[slice, ...]) -> tuple[slice, ...]:
+    return (slice(None), slice(None), *spatial)
