@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+PAD = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # what NumPy calls them
+
 
 class Sums(NamedTuple):
     y: np.ndarray
@@ -15,21 +17,47 @@ class Sums(NamedTuple):
     db: np.ndarray
 
 
-def contract(dy, x, w, bias=None, *, stride, lo, dilation, groups=1) -> Sums:
-    """All contractions of T(dy, x, w) at once; stride, lo and dilation are one per axis, outside x all is zero."""
-    wide = np.result_type(x.dtype, np.float64) if x.dtype.kind in "fc" else np.int64
+def contract(dy, x, w, bias=None, *, stride, lo, dilation, groups=1, hi=None, modes=None, spread=None) -> Sums:
+    """All contractions of T(dy, x, w) at once; stride, lo and so on are one per axis.
+
+    Beyond x all is zero, or what `modes` say, then with as much after each axis as `hi` says. Where x is spread, only
+    every `spread`-th place is an input, the others are zero.
+    """
+    wide = np.result_type(x.dtype, w.dtype, dy.dtype, np.float64) if x.dtype.kind in "fc" else np.int64
+    x_complex, w_complex = x.dtype.kind == "c", w.dtype.kind == "c"
     dy, x, w = (a.astype(wide) for a in (dy, x, w))
     y, dx, dw = np.zeros_like(dy), np.zeros_like(x), np.zeros_like(w)
     inputs, outputs = w.shape[1], w.shape[0] // groups
+    places = [
+        _places(size, *rest)
+        for size, *rest in zip(
+            x.shape[2:], lo, hi or (0,) * len(lo), modes or ("zeros",) * len(lo), spread or (1,) * len(lo), strict=True
+        )
+    ]
     for n, o in np.ndindex(dy.shape[:2]):
         group = o // outputs
         for j, c, t in product(np.ndindex(dy.shape[2:]), range(inputs), np.ndindex(w.shape[2:])):
-            i = tuple(s * j_ + d * t_ - p for s, j_, d, t_, p in zip(stride, j, dilation, t, lo, strict=True))
-            if all(0 <= i_ < size for i_, size in zip(i, x.shape[2:], strict=True)):
+            i = tuple(at.get(s * j_ + d * t_) for at, s, j_, d, t_ in zip(places, stride, j, dilation, t, strict=True))
+            if None not in i:
                 at_y, at_x, at_w = (n, o, *j), (n, group * inputs + c, *i), (o, c, *t)
                 y[at_y] += x[at_x] * w[at_w]
                 dx[at_x] += dy[at_y] * np.conj(w[at_w])
                 dw[at_w] += dy[at_y] * np.conj(x[at_x])
     if bias is not None:
         y = y + bias.astype(wide).reshape(-1, *(1,) * (y.ndim - 2))
-    return Sums(y, dx, dw, dy.sum(axis=(0, *range(2, dy.ndim))))
+    db = dy.sum(axis=(0, *range(2, dy.ndim)))
+    return Sums(y, dx if x_complex else dx.real, dw if w_complex else dw.real, db)
+
+
+def _places(size, lo, hi, mode, spread):
+    """Which input stands where on the padded axis."""
+    if mode == "zeros":
+        return {spread * i + lo: i for i in range(size)}
+    assert spread == 1
+    cropped = np.arange(size)[max(-lo, 0) : size - max(-hi, 0)]
+    before, after = (np.pad(np.arange(size), (max(lo, 0), max(hi, 0)), PAD[mode])[s] for s in _sides(lo, hi))
+    return dict(enumerate([*before, *cropped, *after]))
+
+
+def _sides(lo, hi):
+    return slice(0, max(lo, 0)), slice(-hi if hi > 0 else 10**9, None)

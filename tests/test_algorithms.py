@@ -69,7 +69,6 @@ def test_every_slot_of_every_algorithm(backend, rng, case, way, dtype):
     before = [backend.numpy(array).tobytes() for array in arrays]
     xp = np if backend.name.startswith("numpy") else backend.xp
 
-
     def conj(array):
         return xp.conj(array) if dtype == "complex64" else array
 

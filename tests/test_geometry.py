@@ -2,11 +2,13 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 
 from xpconv import conv_output_size
-from xpconv._form import Form, Parameters
+from xpconv._call import Call
 from xpconv._geometry import Axis, parse
+from xpconv._parameters import Parameters
 
 AXES = [Axis(*row) for row in product(range(7), range(1, 4), range(1, 5), range(1, 4), range(-1, 4), range(-1, 4))]
 
@@ -124,11 +126,11 @@ def test_geometry_is_frozen_and_hashable():
 
 
 def test_what_is_remembered_is_not_what_merely_equals_it():
-    shapes = (1, 1, 5), (1, 1, 2)
-    assert Form.of(*shapes, Parameters()) is Form.of(*shapes, Parameters())
+    x, w = np.ones((1, 1, 5)), np.ones((1, 1, 2))
+    assert Call.of(x, w, Parameters(), xp=np) is Call.of(x, w, Parameters(), xp=np)
     for stride in (True, 1.0, (True,)):
         with pytest.raises(TypeError, match=r"^stride must be an integer"):
-            Form.of(*shapes, Parameters(stride=stride))
+            Call.of(x, w, Parameters(stride=stride), xp=np)
 
 
 def test_output_size_takes_integers_and_sequences():

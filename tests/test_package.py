@@ -17,9 +17,13 @@ FLOORS = {
     "_geometry": 0,
     "_typing": 0,
     "_options": 0.2,  # of floor 0 as well, over the geometry, as the next
+    "_parameters": 0.2,
     "_parts": 0.2,
+    "_form": 0.3,
     "_threads": 0.2,
     "_namespace": 0.5,  # of floor 0 as well, over the types and the threads
+    "_numbers": 0.6,
+    "_layout": 1,
     "_padding": 1,
     "_windows": 2,
     "_algorithms._banded": 3,
@@ -32,7 +36,11 @@ FLOORS = {
     "_algorithms._choose": 3.2,
     "_algorithms._contractions": 3.2,
     "_algorithms": 3.5,  # the folder's own door
+    "_slots": 3.6,
+    "_call": 3.8,
     "_functional": 4,
+    "_patches": 4,
+    "_transposed": 4.1,  # the same floor, with the gradients' names from beside it
     "_explain": 4.5,
     "_layers": 5,
     "": 6,
@@ -65,21 +73,35 @@ def imports(name, path):
 
 def test_public_names():
     assert set(xpconv.__all__) == {
+        "Contraction",
         "Conv",
         "Conv1d",
         "Conv2d",
-        "Contraction",
         "Conv3d",
+        "ConvDoubleGradients",
         "ConvGradients",
+        "ConvTranspose",
+        "ConvTranspose1d",
+        "ConvTranspose2d",
+        "ConvTranspose3d",
         "Explanation",
         "__version__",
         "conv",
         "conv_backward",
+        "conv_double_backward",
         "conv_input_grad",
+        "conv_jvp",
         "conv_output_size",
+        "conv_transpose",
+        "conv_transpose_backward",
+        "conv_transpose_double_backward",
+        "conv_transpose_jvp",
+        "conv_transpose_output_size",
         "conv_weight_grad",
         "explain",
+        "fold",
         "options",
+        "unfold",
     }
     assert len(xpconv.__all__) == len(set(xpconv.__all__))
     public = {name for name in vars(xpconv) if not name.startswith("_")}

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from ._algorithms import Choice, Kept, ways
-from ._form import Form, Parameters
+from ._form import Form
 from ._geometry import Geometry, PerAxis, check_shape, per_axis
 from ._layout import Layout
-from ._namespace import add, agree, convert, device, is_complex, is_floating, real_dtype, result, working
+from ._namespace import add, agree, convert, device, is_floating
+from ._numbers import Numbers, result, working
 from ._options import Options, current
-from ._slots import fill_w, fill_x, fill_y, linear
+from ._parameters import Parameters, is_certain
+from ._slots import Fill, by_real_parts, fill_w, fill_x, fill_y
 from ._typing import ArrayT, Namespace
 
 __all__ = ["Call", "Transposed", "backward", "double_backward", "forward", "jvp", "spatial"]
@@ -31,34 +34,24 @@ Gradients: TypeAlias = tuple[ArrayT | None, ArrayT | None, ArrayT | None]
 
 @dataclass(frozen=True)
 class Call:
+    """All of it that does not depend on values: one is remembered for all calls alike."""
+
     xp: Namespace
     form: Form
     layout: Layout
     flip: bool
     transposed: bool
-    dtypes: tuple[Any, Any, Any]  # of x, w and y
+    numbers: Numbers
 
     @classmethod
     def of(
-        cls,
-        x: ArrayT,
-        weight: ArrayT,
-        parameters: Parameters,
-        transposed: Transposed,
-        *,
-        xp: Namespace,
+        cls, x: ArrayT, weight: ArrayT, parameters: Parameters, transposed: Transposed = None, *, xp: Namespace
     ) -> Call:
         """For an input and a weight; the transposed one has its output padding and its output size."""
-        ndim = spatial(weight)
-        layout = Layout.of("x", x.shape, ndim, parameters.channel_axis)
-        inner = layout.inner(x.shape)
-        form = (
-            Form.of(inner, weight.shape, parameters)
-            if transposed is None
-            else Form.of_transposed(inner, weight.shape, parameters, *transposed)
-        )
-        y = result(xp, parameters.dtype, x=x.dtype, weight=weight.dtype)
-        return cls(xp, form, layout, parameters.flip, transposed is not None, (x.dtype, weight.dtype, y))
+        said = xp, x.shape, weight.shape, x.dtype, weight.dtype, parameters, transposed
+        if parameters.certain and (transposed is None or all(map(is_certain, transposed))):
+            return _remembered(*said)
+        return _made(*said)
 
     @classmethod
     def of_gradient(
@@ -72,21 +65,24 @@ class Call:
         kernel_size: Sequence[int] = (),
     ) -> Call:
         """For a gradient alone, of the input with its size instead of it, or of the weight with its."""
-        xp = agree(dy=dy, weight=weight) if x is None else agree(dy=dy, x=x)
-        if x is None:
-            ndim, other, name = spatial(weight), weight, "weight"
+        if weight is not None:
+            xp = agree(dy=dy, weight=weight)
+            ndim = spatial(weight.shape)
             layout = Layout.of("dy", dy.shape, ndim, parameters.channel_axis)
-            samples = layout.inner(dy.shape)[0]
             size = per_axis("input_size", input_size, ndim, 0)
-            form = Form.of((samples, None, *size), weight.shape, parameters)
+            form = Form.of((layout.inner(dy.shape)[0], None, *size), weight.shape, parameters)
+            dx = result(xp, parameters.dtype, dy=dy.dtype, weight=weight.dtype)
+            numbers = Numbers.of(dx, weight.dtype, dy.dtype, xp=xp)
         else:
             assert x is not None
-            kernel, other, name = per_axis("kernel_size", kernel_size, None, 1), x, "x"
+            xp = agree(dy=dy, x=x)
+            kernel = per_axis("kernel_size", kernel_size, None, 1)
             layout = Layout.of("x", x.shape, len(kernel), parameters.channel_axis)
             outputs = Layout.of("dy", dy.shape, len(kernel), parameters.channel_axis).inner(dy.shape)[1]
             form = Form.of(layout.inner(x.shape), (outputs, None, *kernel), parameters)
-        found = result(xp, parameters.dtype, dy=dy.dtype, **{name: other.dtype})
-        call = cls(xp, form, layout, parameters.flip, False, (found, found, dy.dtype))
+            dw = result(xp, parameters.dtype, dy=dy.dtype, x=x.dtype)
+            numbers = Numbers.of(x.dtype, dw, dy.dtype, xp=xp)
+        call = cls(xp, form, layout, parameters.flip, False, numbers)
         check_shape("dy", dy.shape, call.y_shape)
         return call
 
@@ -106,44 +102,85 @@ class Call:
 
     def output(self, x: ArrayT, w: ArrayT, bias: ArrayT | None, kept: Kept | None = None) -> ArrayT:
         fill = fill_x if self.transposed else fill_y
-        y = linear(fill, self.form, self._in(x), self._filters(w), bias, self.dtypes[2], None, kept, xp=self.xp)
-        return self.layout.outward(y, xp=self.xp)
+        numbers = self.numbers
+        y = self._filled(fill, self._in(x), self._filters(w), None, numbers.y, numbers.forward, bias, kept)
+        return self._out(y)
 
     def input_grad(self, dy: ArrayT, w: ArrayT, kept: Kept | None = None) -> ArrayT:
         fill = fill_y if self.transposed else fill_x
-        dx = linear(fill, self.form, self._in(dy), self._filters(w), None, self.dtypes[0], 1, kept, xp=self.xp)
-        return self.layout.outward(dx, xp=self.xp)
+        dx = self._filled(fill, self._in(dy), self._filters(w), 1, self.numbers.x, self.numbers.backward, None, kept)
+        return self._out(dx)
 
     def weight_grad(self, dy: ArrayT, x: ArrayT) -> ArrayT:
         slots, conjugated = (self._in(dy), self._in(x)), 1
         if self.transposed:
             slots, conjugated = slots[::-1], 0
-        return self._filters(linear(fill_w, self.form, *slots, None, self.dtypes[1], conjugated, xp=self.xp))
+        return self._filters(self._filled(fill_w, *slots, conjugated, self.numbers.w, self.numbers.backward))
 
     def bias_grad(self, dy: ArrayT) -> ArrayT:
         xp, dtype = self.xp, dy.dtype
         dy = self._in(dy)
-        wide = working(xp, dtype, dtype, dtype) if is_floating(dtype, xp=xp) else xp.int64
+        wide = working(xp, dtype, dtype) if is_floating(dtype, xp=xp) else xp.int64
         db = xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=None if wide == dtype else wide)
         return convert(db, dtype, xp=xp)
 
-    def ways(self, slot: str, geometry: Geometry, x: ArrayT, options: Options) -> list[Choice]:
+    def ways(self, slot: str, geometry: Geometry, like: ArrayT, options: Options) -> list[Choice]:
         """How a part of the form can fill a slot, the chosen way first."""
-        xp = self.xp
-        x_dtype, w_dtype, y_dtype = (real_dtype(dtype, xp=xp) for dtype in self.dtypes)
-        if len({is_complex(dtype, xp=xp) for dtype in self.dtypes}) == 1:
-            x_dtype, w_dtype, y_dtype = self.dtypes
-        work = working(xp, x_dtype, w_dtype, y_dtype)
-        return ways(x, work, y_dtype, geometry, slot, options, xp=xp)
+        numbers = self.numbers
+        work = numbers.forward if slot == ("x" if self.transposed else "y") else numbers.backward
+        return ways(like, work, numbers.y, geometry, slot, options, xp=self.xp)
+
+    def _filled(
+        self,
+        fill: Fill,
+        a: ArrayT,
+        b: ArrayT,
+        conjugated: int | None,
+        dtype: Any,
+        work: Any,
+        bias: ArrayT | None = None,
+        kept: Kept | None = None,
+    ) -> ArrayT:
+        """A slot from two others, one of them conjugated or none, multiplied in a dtype and returned in another."""
+        if self.numbers.mixed:
+            return by_real_parts(fill, self.form, a, b, conjugated, dtype, work, bias, xp=self.xp)
+        filled: ArrayT = fill(self.form, a, b, conjugated, dtype, work, bias, kept, xp=self.xp)
+        return filled
 
     def _in(self, x: ArrayT) -> ArrayT:
         return self.layout.inward(x, xp=self.xp)
+
+    def _out(self, x: ArrayT) -> ArrayT:
+        return self.layout.outward(x, xp=self.xp)
 
     def _filters(self, w: ArrayT) -> ArrayT:
         """The taps turned around, for what is a convolution in the strict sense."""
         if not self.flip:
             return w
         return self.xp.reshape(self.xp.flip(w, axis=tuple(range(2, w.ndim))), w.shape, copy=True)
+
+
+def _made(
+    xp: Namespace,
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    x_dtype: Any,
+    w_dtype: Any,
+    parameters: Parameters,
+    transposed: Transposed,
+) -> Call:
+    layout = Layout.of("x", x_shape, spatial(w_shape), parameters.channel_axis)
+    inner = layout.inner(x_shape)
+    if transposed is None:
+        form = Form.of(inner, w_shape, parameters)
+    else:
+        form = Form.of_transposed(inner, w_shape, parameters, *transposed)
+    y = result(xp, parameters.dtype, x=x_dtype, weight=w_dtype)
+    numbers = Numbers.of(x_dtype, w_dtype, y, xp=xp)
+    return Call(xp, form, layout, parameters.flip, transposed is not None, numbers)
+
+
+_remembered = lru_cache(maxsize=1024)(_made)
 
 
 def forward(
@@ -175,7 +212,7 @@ def backward(
     xp = agree(dy=dy, x=x, weight=weight)
     _check_needs("dx, dweight and dbias", needs)
     call = Call.of(x, weight, parameters, transposed, xp=xp)
-    _check("dy", dy, call.y_shape, call.dtypes[2])
+    _check("dy", dy, call.y_shape, call.numbers.y)
     if current().method != "auto":  # a method that cannot do it says so before any work
         for slot, need in zip("yw" if transposed else "xw", needs, strict=False):
             for geometry in call.form.parts(slot) if need else ():
@@ -230,7 +267,7 @@ def double_backward(
     xp = agree(dy=dy, x=x, weight=weight, **{name: one for name, one in given.items() if one is not None})
     _check_needs("ddy, dx and dweight", needs)
     call = Call.of(x, weight, parameters, transposed, xp=xp)
-    _check("dy", dy, call.y_shape, call.dtypes[2])
+    _check("dy", dy, call.y_shape, call.numbers.y)
     ddy = jvp(ddx, ddweight, ddbias, x, weight, parameters, transposed, tuple(given)) if needs[0] else None
     for name, gradient, like in (("ddx", ddx, x), ("ddweight", ddweight, weight)):
         if gradient is not None:
@@ -250,8 +287,8 @@ def _check(name: str, array: ArrayT, shape: Sequence[int], dtype: Any) -> None:
 
 def _check_bias(name: str, bias: ArrayT, call: Call) -> None:
     check_shape(name, bias.shape, (call.channels,))
-    if bias.dtype not in call.dtypes:
-        allowed = " or ".join(dict.fromkeys(map(str, call.dtypes)))
+    if bias.dtype not in call.numbers[:3]:
+        allowed = " or ".join(dict.fromkeys(map(str, call.numbers[:3])))
         raise TypeError(f"{name} must have dtype {allowed}: got {bias.dtype}")
 
 
@@ -260,10 +297,10 @@ def _check_needs(what: str, needs: object) -> None:
         raise TypeError(f"needs must be three bools, for {what}: got {needs!r}")
 
 
-def spatial(weight: ArrayT) -> int:
+def spatial(w_shape: Sequence[int]) -> int:
     """The number of spatial axes."""
-    if weight.ndim < 2:
+    if len(w_shape) < 2:
         raise ValueError(
-            f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got {weight.ndim}"
+            f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got {len(w_shape)}"
         )
-    return weight.ndim - 2
+    return len(w_shape) - 2

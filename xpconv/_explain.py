@@ -8,10 +8,10 @@ from typing import NamedTuple, Unpack
 
 from . import _algorithms as algorithms
 from ._call import Call
-from ._form import Given, Parameters, spelled
 from ._geometry import Geometry
 from ._namespace import agree
 from ._options import Options, current
+from ._parameters import Given, Parameters, spelled
 from ._typing import ArrayT
 
 __all__ = ["Contraction", "Explanation", "explain"]

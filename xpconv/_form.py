@@ -9,74 +9,16 @@ that are padded with zeros or not at all.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import product
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple
 
-from ._geometry import Axis, Geometry, Padding, PerAxis, integer, is_listing, padded_axes, parse, per_axis
+from ._geometry import Axis, Geometry, Padding, PerAxis, integer, is_listing, padded_axes, parse, per_axis, within
+from ._parameters import Parameters
 
-__all__ = ["Form", "Given", "Parameters", "Region", "Run", "spelled", "transposed_axes"]
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Given(TypedDict, total=False):
-    """What may be said of a convolution, by keyword; the names and the defaults are those of `Parameters`."""
-
-    stride: PerAxis
-    padding: Padding
-    dilation: PerAxis
-    groups: int
-    padding_mode: str | Sequence[str]
-    input_dilation: PerAxis
-    flip: bool
-    channel_axis: int
-    dtype: Any
-
-
-class Parameters(NamedTuple):
-    """All that may be said of a convolution."""
-
-    stride: PerAxis = 1
-    padding: Padding = 0
-    dilation: PerAxis = 1
-    groups: int = 1
-    padding_mode: str | Sequence[str] = "zeros"
-    input_dilation: PerAxis = 1
-    flip: bool = False
-    channel_axis: int = 1
-    dtype: Any = None
-
-    @classmethod
-    def of(cls, given: Given) -> Parameters:
-        unknown = given.keys() - cls._field_defaults.keys() if given else ()
-        if unknown:
-            names = ", ".join(cls._fields)
-            raise TypeError(f"a convolution's parameters are {names}: got {', '.join(sorted(unknown))}")
-        parameters = cls(**given)
-        if type(parameters.flip) is not bool:
-            raise TypeError(f"flip must be a bool: got {parameters.flip!r}")
-        return parameters
-
-
-_SHAPING = 6  # parameters that shapes depend on: all but the last
-
-
-def spelled(function: F) -> F:
-    """With the parameters by name where it shows how it is called, instead of `**parameters`."""
-    signature = inspect.signature(function)
-    named = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in Parameters._field_defaults.items()
-        if name not in signature.parameters
-    ]
-    own = list(signature.parameters.values())[:-1]
-    function.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
-    return function
-
+__all__ = ["Form", "Region", "Run"]
 
 # What stands at place i of an axis of so many, by padding mode: beyond the ends, an input.
 _MODES: dict[str, Callable[[int, int], int]] = {
@@ -114,7 +56,7 @@ class Form:
     @classmethod
     def of(cls, x_shape: Sequence[Any], w_shape: Sequence[Any], parameters: Parameters) -> Form:
         """The form of shapes (batch, channels, *spatial) and (out, in/groups, *kernel), as `parse` takes them."""
-        return _looked_up(_form, tuple(x_shape), tuple(w_shape), *parameters[:_SHAPING])
+        return _form(x_shape, w_shape, parameters)
 
     @classmethod
     def of_transposed(
@@ -126,8 +68,7 @@ class Form:
         output_size: PerAxis | None = None,
     ) -> Form:
         """The form whose outputs the transposed convolution takes as its input."""
-        said = (*parameters[:_SHAPING], output_padding, output_size)
-        return _looked_up(_transposed_form, tuple(y_shape), tuple(w_shape), *said)
+        return _transposed_form(y_shape, w_shape, parameters, output_padding, output_size)
 
     @cached_property
     def undilated(self) -> bool:
@@ -201,38 +142,12 @@ class Form:
         return [geometry for _, _, geometry in self.phases if geometry is not None]
 
 
-def _looked_up(make: Callable[..., Form], *arguments: Any) -> Form:
-    """Made, or remembered. True and 1.0 are equal to 1, but not allowed: only what is certain to be right is."""
-    return (_remembered if all(map(_is_exact, arguments)) else _made)(make, *arguments)
-
-
-def _made(make: Callable[..., Form], *arguments: Any) -> Form:
-    return make(*arguments)
-
-
-_remembered = lru_cache(maxsize=1024)(_made)
-
-
-def _is_exact(value: Any) -> bool:
-    kind = type(value)
-    if kind is tuple:
-        return all(entry is None or type(entry) in _EXACT for entry in value)
-    return kind in _EXACT or value is None
-
-
-_EXACT = frozenset((int, str))
-
-
 def _form(
     x_shape: Sequence[Any],
     w_shape: Sequence[Any],
-    stride: PerAxis,
-    padding: Padding,
-    dilation: PerAxis,
-    groups: int,
-    mode: Any,
-    input_dilation: PerAxis,
+    parameters: Parameters,
 ) -> Form:
+    stride, padding, dilation, groups, mode, input_dilation, *_ = parameters
     spread = per_axis("input_dilation", input_dilation, len(w_shape) - 2, 1)
     size = map(_dilated, x_shape[2:], spread)
     geometry = parse((*x_shape[:2], *size), w_shape, stride, padding, dilation, groups)
@@ -242,15 +157,11 @@ def _form(
 def _transposed_form(
     y_shape: Sequence[Any],
     w_shape: Sequence[Any],
-    stride: PerAxis,
-    padding: Padding,
-    dilation: PerAxis,
-    groups: int,
-    mode: Any,
-    input_dilation: PerAxis,
+    parameters: Parameters,
     output_padding: PerAxis,
     output_size: PerAxis | None,
 ) -> Form:
+    stride, padding, dilation, groups, mode, input_dilation, *_ = parameters
     samples, channels, *out = y_shape
     outputs, inputs, *kernel = w_shape
     groups = integer("groups", groups, 1)
@@ -260,12 +171,12 @@ def _transposed_form(
     if channels != outputs:
         raise ValueError(f"weight must have {channels} channels on axis 0, as many as there are inputs: got {outputs}")
     spread = per_axis("input_dilation", input_dilation, len(kernel), 1)
-    axes = transposed_axes(out, kernel, stride, padding, dilation, spread, output_padding, output_size)
+    axes = _transposed_axes(out, kernel, stride, padding, dilation, spread, output_padding, output_size)
     geometry = Geometry(samples, groups, outputs // groups, inputs, axes)
     return _with_border(geometry, spread, mode)
 
 
-def transposed_axes(
+def _transposed_axes(
     out: Sequence[int],
     kernel: Sequence[int],
     stride: PerAxis,
@@ -307,7 +218,7 @@ def transposed_axes(
         if not least <= size <= most:
             raise ValueError(f"output_size must be from {max(least, 1)} to {most} on spatial axis {i}: got {size}")
         reach = axis.stride * (m - 1) + axis.extent
-        axes[i] = axis._replace(size=_dilated(size, r), hi=reach - axis.lo - _dilated(size, r))
+        axes[i] = within(axis._replace(size=_dilated(size, r), hi=reach - axis.lo - _dilated(size, r)))
     return tuple(axes)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, Unpack
 
 from ._call import Call, backward, double_backward, forward, jvp
-from ._form import Form, Given, Parameters, spelled
+from ._form import Form
 from ._geometry import PerAxis, is_listing, per_axis
+from ._parameters import Given, Parameters, spelled
 from ._typing import ArrayT
 
 __all__ = [

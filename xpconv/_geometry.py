@@ -24,6 +24,7 @@ __all__ = [
     "parse",
     "per_axis",
     "spatial_axes",
+    "within",
 ]
 
 PerAxis: TypeAlias = int | Sequence[int]
@@ -213,7 +214,7 @@ def spatial_axes(
                 f"padding must not crop more than there is: got ({axis.lo}, {axis.hi}) "
                 f"on spatial axis {i}, which has {axis.size}"
             )
-    return tuple(map(_within, axes))
+    return tuple(map(within, axes))
 
 
 def padded_axes(
@@ -276,7 +277,7 @@ def is_listing(value: Any) -> bool:
     return (isinstance(value, Sequence) and not isinstance(value, str | bytes)) or getattr(value, "ndim", 0) == 1
 
 
-def _within(axis: Axis) -> Axis:
+def within(axis: Axis) -> Axis:
     """The same windows, without steps that lead out of the padded input: they would only inflate what is counted."""
     dilation = axis.dilation if axis.kernel > 1 else 1
     return axis._replace(stride=min(axis.stride, axis.padded - axis.extent + 1), dilation=dilation)

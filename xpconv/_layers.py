@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Unpack, cast
 import numpy as np
 
 from ._call import Transposed, backward, forward
-from ._form import Form, Given, Parameters, spelled
+from ._form import Form
 from ._geometry import Padding, PerAxis, check_shape, integer, per_axis
 from ._layout import Layout
 from ._namespace import agree, brought, comparable, creation, known_equal
+from ._parameters import Given, OfLayers, Parameters, spelled
 from ._typing import ArrayT
 
 __all__ = [
@@ -121,11 +122,11 @@ class Conv:
         xp: Any = np,
         dtype: Any = None,
         device: Any = None,
-        **parameters: Unpack[Given],
+        **parameters: Unpack[OfLayers],
     ) -> None:
-        for name, value in Parameters.of({**parameters, "stride": stride, "padding": padding})._asdict().items():
-            if name != "dtype":
-                setattr(self, name, value)
+        said: dict[str, Any] = {**parameters, "stride": stride, "padding": padding}
+        for name in Parameters.of(cast(Given, said))._fields[:-1]:  # all but the dtype, which is the weight's
+            setattr(self, name, said.get(name, Parameters._field_defaults[name]))
         channels = integer("groups", self.groups, 1) if in_channels is None else integer("in_channels", in_channels, 1)
         out_channels = integer("out_channels", out_channels, 1)
         kernel = per_axis("kernel_size", kernel_size, self.ndim, 1)
@@ -137,7 +138,7 @@ class Conv:
         self.bias: Any = create(np.zeros(out_channels)) if bias else None
         self._forget()
         self._learns = in_channels is None
-        self._rng = rng
+        self._rng = rng if self._learns else None
 
     def _forget(self) -> None:
         self.dweight: Any = None
@@ -145,7 +146,6 @@ class Conv:
         self._seen: tuple[Any, tuple[int, ...], Transposed] | None = None
         self._kept: tuple[Any, dict[Any, Any]] = (None, {})
         self._learns = False
-        self._rng: int | np.random.Generator | None = None
 
     def _learn(self, X: ArrayT) -> None:
         """Take as many channels as the first input has."""
@@ -323,7 +323,7 @@ class Conv:
         return None if values is None else kept.setdefault((direction, self.flip), {})
 
     def _said(self) -> Parameters:
-        return Parameters.of({name: getattr(self, name) for name in Parameters._fields if name != "dtype"})  # type: ignore[arg-type]
+        return Parameters(*(getattr(self, name) for name in Parameters._fields[:-1]))
 
     _axes = "out channels, in channels / groups"
 
@@ -407,7 +407,7 @@ class ConvTranspose(Conv):
         xp: Any = np,
         dtype: Any = None,
         device: Any = None,
-        **parameters: Unpack[Given],
+        **parameters: Unpack[OfLayers],
     ) -> None:
         self.output_padding = output_padding
         own: dict[str, Any] = {"bias": bias, "rng": rng, "xp": xp, "dtype": dtype, "device": device}

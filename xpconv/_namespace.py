@@ -38,7 +38,9 @@ __all__ = [
     "is_complex",
     "is_finite",
     "is_floating",
+    "is_kind",
     "is_real",
+    "is_supported",
     "item_bytes",
     "known_equal",
     "library",
@@ -46,12 +48,9 @@ __all__ = [
     "outer_products",
     "put",
     "quietly",
-    "real_dtype",
     "real_parts",
-    "result",
     "side_by_side",
     "strided_view",
-    "working",
 ]
 
 S = TypeVar("S")
@@ -66,7 +65,7 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
         arrays["bias"] = bias
     if len({(type(array), getattr(array, "dtype", None)) for array in arrays.values()}) == 1:
         first = next(iter(arrays.values()))
-        if type(first) is np.ndarray and _is_supported(np, first.dtype):
+        if type(first) is np.ndarray and is_supported(np, first.dtype):
             return cast(Namespace, np)  # NumPy's own is the standard's since 2.1, and a microsecond a call faster
     kinds = {name: _kind(name, array) for name, array in arrays.items()}
     (first, (xp, *kind)), *others = kinds.items()
@@ -88,8 +87,8 @@ def library(name: str, array: Any) -> Namespace:
 def _kind(name: str, array: Any) -> tuple[Any, str, Any]:
     """An array's namespace, the name of its library and its device, or a sentence."""
     xp: Any = library(name, array)
-    if not _is_supported(xp, array.dtype):
-        if _is_kind(xp, array.dtype, "bool"):
+    if not is_supported(xp, array.dtype):
+        if is_kind(xp, array.dtype, "bool"):
             raise TypeError(
                 f"{name} must be of numbers: got {array.dtype}; convert it first, to float32 for weighted sums or to "
                 "int32 for counts"
@@ -109,84 +108,13 @@ def _is_plain(array: object) -> bool:
 
 
 @lru_cache
-def _is_supported(xp: Any, dtype: Any) -> bool:
+def is_supported(xp: Any, dtype: Any) -> bool:
     try:
-        if _is_kind(xp, dtype, "integral"):
+        if is_kind(xp, dtype, "integral"):
             return True
-        real = _is_kind(xp, dtype, "real floating")
-        return (real or _is_kind(xp, dtype, "complex floating")) and xp.finfo(dtype).bits in (16, 32, 64)[not real :]
+        real = is_kind(xp, dtype, "real floating")
+        return (real or is_kind(xp, dtype, "complex floating")) and xp.finfo(dtype).bits in (16, 32, 64)[not real :]
     except Exception:  # a dtype that the standard does not know
-        return False
-
-
-def result(xp: Any, wanted: Any, **dtypes: Any) -> Any:
-    """The dtype of what is computed from operands of such dtypes, or a sentence about those that do not fit."""
-    if wanted is not None:
-        return _wanted(xp, wanted, dtypes)
-    (first, ours), (name, theirs) = dtypes.items()
-    if ours != theirs:
-        if real_dtype(theirs, xp=xp) == ours:
-            return theirs
-        if real_dtype(ours, xp=xp) != theirs:
-            raise TypeError(
-                f"{first} and {name} must have one dtype, but for a real and a complex one of the same precision, "
-                f"unless dtype says what the result is: got {ours} and {theirs}"
-            )
-    return ours
-
-
-def _wanted(xp: Any, wanted: Any, dtypes: dict[str, Any]) -> Any:
-    """The dtype that a user asks for, if the operands' convert to it without loss."""
-    try:
-        wanted = np.dtype(wanted) if xp is np else wanted
-        fits = _is_supported(xp, wanted)
-    except TypeError:  # nothing like a dtype; not even hashable
-        fits = False
-    if not fits:
-        raise TypeError(f"dtype must be one for numbers, of the operands' library: got {wanted!r}")
-    complexes = any(_is_kind(xp, dtype, "complex floating") for dtype in dtypes.values())
-    for name, dtype in dtypes.items():
-        alike = _is_kind(xp, dtype, "integral") == _is_kind(xp, wanted, "integral")
-        alike = alike and _is_kind(xp, wanted, "complex floating") == complexes
-        if not alike or not xp.can_cast(dtype, wanted):
-            raise TypeError(f"dtype must be one that {name}'s converts to without loss: got {wanted} for {dtype}")
-    return wanted
-
-
-@lru_cache
-def working(xp: Any, first: Any, second: Any, result: Any) -> Any:
-    """The dtype to add and multiply in, exactly for integers and in at least 32 bits for others."""
-    dtypes = first, second, result
-    if _is_kind(xp, result, "integral"):
-        bits = [xp.iinfo(dtype).bits for dtype in dtypes]
-        if max(bits[:2]) == 8 and _has_float64(xp):
-            return _named(xp, "float64")  # exact to 2**37 products, by BLAS, on GPUs too
-        widest = dtypes[bits.index(max(bits))]
-        return widest if _multiplies(xp, widest) else _named(xp, "int64")  # which wraps around to the same
-    bits = [xp.finfo(dtype).bits for dtype in dtypes]
-    if min(bits) == max(bits) > 16:
-        return first
-    real = not any(_is_kind(xp, dtype, "complex floating") for dtype in dtypes)
-    wide = max(bits) == 64
-    return _named(xp, ("float64" if wide else "float32") if real else ("complex128" if wide else "complex64"))
-
-
-def _named(xp: Any, name: str) -> Any:
-    """A dtype as arrays have it; the names of some namespaces are types."""
-    return xp.empty(0, dtype=getattr(xp, name)).dtype
-
-
-def _has_float64(xp: Any) -> bool:
-    return "float64" in xp.__array_namespace_info__().dtypes(kind="real floating")
-
-
-@lru_cache
-def _multiplies(xp: Any, dtype: Any) -> bool:
-    """torch stores unsigned integers of more than 8 bits, but does not multiply them."""
-    try:
-        one = xp.ones((1, 1), dtype=dtype)
-        return bool(xp.matmul(one, one).dtype == dtype)
-    except Exception:
         return False
 
 
@@ -202,7 +130,7 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
     if dtype is None:
         dtype = xp.__array_namespace_info__().default_dtypes(device=device)["real floating"]
     try:
-        fits = _is_supported(xp, dtype) and not _is_kind(xp, dtype, "integral")
+        fits = is_supported(xp, dtype) and not is_kind(xp, dtype, "integral")
     except TypeError:  # not even hashable
         fits = False
     if not fits:
@@ -267,29 +195,22 @@ def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
     """x in another dtype; what are integers in floating point wrap around as integers do."""
     if x.dtype == dtype:
         return x
-    if _is_kind(cast(Any, xp), x.dtype, "real floating") and _is_kind(cast(Any, xp), dtype, "integral"):
+    if is_kind(cast(Any, xp), x.dtype, "real floating") and is_kind(cast(Any, xp), dtype, "integral"):
         x = xp.astype(x, xp.int64)
-    return xp.astype(x, dtype)
+    return cast(ArrayT, xp.astype(x, dtype))
 
 
 def real_parts(x: ArrayT, *, xp: Namespace) -> tuple[ArrayT, ArrayT | None]:
     """The real part of x and, of complex numbers, the imaginary one."""
-    if not _is_kind(cast(Any, xp), x.dtype, "complex floating"):
+    if not is_kind(cast(Any, xp), x.dtype, "complex floating"):
         return x, None
     return xp.real(x), xp.imag(x)
-
-
-@lru_cache
-def real_dtype(dtype: Any, *, xp: Any) -> Any:
-    """Of the real part of complex numbers; of real ones their own."""
-    parts = {"complex64": "float32", "complex128": "float64"}
-    return next((_named(xp, part) for name, part in parts.items() if dtype == getattr(xp, name)), dtype)
 
 
 def complex_of(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
     """The complex numbers of such parts."""
     if isinstance(real, np.ndarray):
-        z = np.empty(real.shape, dtype)
+        z: Any = np.empty(real.shape, dtype)
         z.real, z.imag = real, imaginary
         return cast(ArrayT, z)
     return xp.add(xp.astype(real, dtype), xp.multiply(xp.astype(imaginary, dtype), cast(Any, 1j)))
@@ -312,7 +233,7 @@ def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
 
 def _lacks_product(a: Any, *, xp: Namespace) -> bool:
     """torch multiplies no matrices of integers on a GPU."""
-    return is_torch_array(a) and a.device.type != "cpu" and _is_kind(cast(Any, xp), a.dtype, "integral")
+    return is_torch_array(a) and a.device.type != "cpu" and is_kind(cast(Any, xp), a.dtype, "integral")
 
 
 def outer_products(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
@@ -325,28 +246,28 @@ def outer_products(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
 
 def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
     """The complex conjugate; a real x as it is."""
-    return xp.conj(x) if _is_kind(cast(Any, xp), x.dtype, "complex floating") else x
+    return xp.conj(x) if is_kind(cast(Any, xp), x.dtype, "complex floating") else x
 
 
 @lru_cache
-def _is_kind(xp: Any, dtype: Any, kind: str) -> bool:
+def is_kind(xp: Any, dtype: Any, kind: str) -> bool:
     return bool(xp.isdtype(dtype, kind))
 
 
 def is_real(x: ArrayT, *, xp: Namespace) -> bool:
-    return _is_kind(cast(Any, xp), x.dtype, "real floating")
+    return is_kind(cast(Any, xp), x.dtype, "real floating")
 
 
 def is_bool(x: ArrayT, *, xp: Namespace) -> bool:
-    return _is_kind(cast(Any, xp), x.dtype, "bool")
+    return is_kind(cast(Any, xp), x.dtype, "bool")
 
 
 def is_complex(dtype: Any, *, xp: Namespace) -> bool:
-    return _is_kind(cast(Any, xp), dtype, "complex floating")
+    return is_kind(cast(Any, xp), dtype, "complex floating")
 
 
 def is_floating(dtype: Any, *, xp: Namespace) -> bool:
-    return not _is_kind(cast(Any, xp), dtype, "integral")
+    return not is_kind(cast(Any, xp), dtype, "integral")
 
 
 def has_fft(xp: Namespace) -> bool:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from itertools import product
 
-from ._form import Form, Parameters
+from ._form import Form
 from ._geometry import Padding, PerAxis, is_listing, per_axis
 from ._layout import Layout
-from ._namespace import add, agree, convert, device, is_bool, library, put, working
+from ._namespace import add, agree, convert, device, is_bool, library, put
+from ._numbers import working
 from ._padding import border, border_adjoint, pad, pad_adjoint
+from ._parameters import Parameters
 from ._typing import ArrayT
 from ._windows import fold as fold_windows
 from ._windows import windows
@@ -160,7 +162,7 @@ def fold(
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
 
     dtype = columns.dtype
-    work = xp.int32 if logical else working(xp, dtype, dtype, dtype)
+    work = xp.int32 if logical else working(xp, dtype, dtype)
     columns = convert(columns, work, xp=xp)
     columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
     x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)

@@ -7,75 +7,73 @@ taken apart where that makes it simple, by linearity.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from . import _algorithms as algorithms
 from ._algorithms import Kept, nothing_but, per_channel
 from ._form import Form
-from ._namespace import add, complex_of, conj, convert, is_complex, put, real_dtype, real_parts, working
+from ._namespace import add, complex_of, conj, convert, is_complex, put, real_parts
+from ._numbers import real_dtype
 from ._options import current
 from ._padding import Operand, border_adjoint
 from ._typing import ArrayT, Namespace
 
-__all__ = ["fill_w", "fill_x", "fill_y", "linear"]
+__all__ = ["Fill", "by_real_parts", "fill_w", "fill_x", "fill_y"]
+
+Fill: TypeAlias = Callable[..., Any]  # one of fill_y, fill_x and fill_w
 
 
-def linear(
-    fill: Callable[..., ArrayT],
+def by_real_parts(
+    fill: Fill,
     form: Form,
     a: ArrayT,
     b: ArrayT,
-    bias: ArrayT | None,
-    dtype: Any,
     conjugated: int | None,
-    kept: Kept | None = None,
+    dtype: Any,
+    work: Any,
+    bias: ArrayT | None,
     *,
     xp: Namespace,
 ) -> ArrayT:
-    """Fill a slot from two others, one of them conjugated or none; real and complex ones by their real parts."""
-    kinds = {is_complex(one, xp=xp) for one in (a.dtype, b.dtype, dtype)}
-    if len(kinds) == 1:
-        return fill(form, a, b, bias, dtype, conjugated, kept, xp=xp)
+    """Fill a slot where some are real and some complex: T is linear in each, so it goes through their real parts.
 
+    (ar + i ai) (br + i bi) = (ar br - ai bi) + i (ai br + ar bi), without what there is not, or is not asked for.
+    """
     (ar, ai), (br, bi) = real_parts(a, xp=xp), real_parts(b, xp=xp)
     part = real_dtype(dtype, xp=xp)
 
-    def real(a: ArrayT | None, b: ArrayT | None) -> ArrayT | None:
-        if a is None or b is None:
-            return None
-        return fill(form, a, b, None, part, None, None, xp=xp)
+    def product(a: ArrayT, b: ArrayT) -> ArrayT:
+        return cast(ArrayT, fill(form, a, b, None, part, work, None, None, xp=xp))
 
-    def total(a: ArrayT | None, b: ArrayT | None, negative: bool) -> ArrayT:
-        if a is None or b is None:
-            only = a if b is None else b
-            assert only is not None
-            return xp.negative(only) if b is not None and negative else only
-        return xp.subtract(a, b) if negative else xp.add(a, b)
-
-    y = total(real(ar, br), real(ai, bi), conjugated is None)
+    y = product(ar, br)
+    if ai is not None and bi is not None:
+        both = product(ai, bi)
+        y = xp.subtract(y, both) if conjugated is None else xp.add(y, both)
     if is_complex(dtype, xp=xp):
-        first, second = real(ai, br), real(ar, bi)
-        if conjugated == 0:
-            first, second = second, first
-        y = complex_of(y, total(first, second, conjugated is not None), dtype, xp=xp)
+        # Only one of the two is complex: where both are, so is the result, or it is the gradient of a real one.
+        imaginary = product(ar, bi) if ai is None else product(ai, br)  # type: ignore[arg-type]
+        if conjugated == (0 if bi is None else 1):
+            imaginary = xp.negative(imaginary)
+        y = complex_of(y, imaginary, dtype, xp=xp)
     if bias is not None:
         y = add(y, (...,), per_channel(convert(bias, dtype, xp=xp), y.ndim, xp=xp), xp=xp)
-    return convert(y, dtype, xp=xp)
+    return y
 
 
 def fill_y(
     form: Form,
     x: ArrayT,
     w: ArrayT,
-    bias: ArrayT | None,
-    dtype: Any,
     conjugated: int | None,
+    dtype: Any,
+    work: Any,
+    bias: ArrayT | None,
     kept: Kept | None,
     *,
     xp: Namespace,
 ) -> ArrayT:
     """y[outputs] from x and w[taps]: one convolution, or where the input is dilated one for each phase."""
-    x, w, bias = _operands(x, w, bias, dtype, conjugated, form, xp=xp)
+    x, w, bias = _operands(x, w, bias, work, conjugated, form, xp=xp)
     if form.undilated:
         return algorithms.forward(x, w, bias, dtype, form.bordered, current(), kept, xp=xp)
     y = nothing_but(bias, form.geometry.y_shape, w, dtype, xp=xp)
@@ -90,15 +88,16 @@ def fill_x(
     form: Form,
     dy: ArrayT,
     w: ArrayT,
-    bias: ArrayT | None,
-    dtype: Any,
     conjugated: int | None,
+    dtype: Any,
+    work: Any,
+    bias: ArrayT | None,
     kept: Kept | None,
     *,
     xp: Namespace,
 ) -> ArrayT:
     """dx from dy[outputs] and w[taps]; then what stands on the border is added to the inputs that stand there."""
-    dy, w, bias = _operands(dy, w, bias, dtype, conjugated, None, xp=xp)
+    dy, w, bias = _operands(dy, w, bias, work, conjugated, None, xp=xp)
 
     def inner(form: Form, dy: ArrayT, bias: ArrayT | None, dtype: Any, kept: Kept | None) -> ArrayT:
         if form.undilated:
@@ -123,15 +122,15 @@ def fill_w(
     form: Form,
     dy: ArrayT,
     x: ArrayT,
-    bias: None,
-    dtype: Any,
     conjugated: int | None,
-    kept: None,
+    dtype: Any,
+    work: Any,
+    bias: None = None,  # noqa: ARG001
+    kept: None = None,  # noqa: ARG001
     *,
     xp: Namespace,
 ) -> ArrayT:
     """dw[taps] from dy[outputs] and x."""
-    work = working(xp, dy.dtype, x.dtype, dtype)
     dy = _operand(dy, work, conjugated == 0, None, xp=xp)
     x = _operand(x, work, conjugated == 1, form, xp=xp)
     if form.undilated:
@@ -148,14 +147,13 @@ def _operands(
     a: ArrayT,
     w: ArrayT,
     bias: ArrayT | None,
-    dtype: Any,
+    work: Any,
     conjugated: int | None,
     form: Form | None,
     *,
     xp: Namespace,
 ) -> tuple[ArrayT, ArrayT, ArrayT | None]:
     """What is read part by part, and the weight and the bias as they are worked with."""
-    work = working(xp, a.dtype, w.dtype, dtype)
     if conjugated == 1:
         w = conj(w, xp=xp)
     bias = None if bias is None else convert(bias, work, xp=xp)

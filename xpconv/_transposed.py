@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from ._call import backward, double_backward, forward, jvp
-from ._form import Form, Given, Parameters, spelled
+from ._form import Form
 from ._functional import ConvDoubleGradients, ConvGradients
 from ._geometry import PerAxis, is_listing, per_axis
+from ._parameters import Given, Parameters, spelled
 from ._typing import ArrayT
 
 __all__ = [

@@ -28,6 +28,8 @@ class Namespace(Protocol):
 
     fft: Any  # an extension: not every library has it
 
+    def __hash__(self) -> int: ...
+
     @property
     def complex64(self) -> Any: ...
     @property

@@ -111,7 +111,7 @@ def input_grad(
             return nothing
         with quietly(bool(basis.spreads)):
             Y = basis.ey(dy[part.y], part.geometry, xp=xp)
-            dx = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
+            dx: ArrayT = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
             spread = watched and not is_finite(dx, xp=xp)
         if spread:
             del Y, dx

@@ -1,0 +1,107 @@
+"""Floor 0: dtypes: of the result, and of the work on the way to it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ._namespace import is_complex, is_kind, is_supported
+from ._typing import Namespace
+
+__all__ = ["Numbers", "real_dtype", "result", "working"]
+
+
+@lru_cache
+def real_dtype(dtype: Any, *, xp: Any) -> Any:
+    """Of the real part of complex numbers; of real ones their own."""
+    parts = {"complex64": "float32", "complex128": "float64"}
+    return next((_named(xp, part) for name, part in parts.items() if dtype == getattr(xp, name)), dtype)
+
+
+def result(xp: Any, wanted: Any, **dtypes: Any) -> Any:
+    """The dtype of what is computed from operands of such dtypes, or a sentence about those that do not fit."""
+    if wanted is not None:
+        return _wanted(xp, wanted, dtypes)
+    (first, ours), (name, theirs) = dtypes.items()
+    if ours != theirs:
+        if real_dtype(theirs, xp=xp) == ours:
+            return theirs
+        if real_dtype(ours, xp=xp) != theirs:
+            raise TypeError(
+                f"{first} and {name} must have one dtype, but for a real and a complex one of the same precision, "
+                f"unless dtype says what the result is: got {ours} and {theirs}"
+            )
+    return ours
+
+
+def _wanted(xp: Any, wanted: Any, dtypes: dict[str, Any]) -> Any:
+    """The dtype that a user asks for, if the operands' convert to it without loss."""
+    try:
+        wanted = np.dtype(wanted) if xp is np else wanted
+        fits = is_supported(xp, wanted)
+    except TypeError:  # nothing like a dtype; not even hashable
+        fits = False
+    if not fits:
+        raise TypeError(f"dtype must be one for numbers, of the operands' library: got {wanted!r}")
+    complexes = any(is_kind(xp, dtype, "complex floating") for dtype in dtypes.values())
+    for name, dtype in dtypes.items():
+        alike = is_kind(xp, dtype, "integral") == is_kind(xp, wanted, "integral")
+        alike = alike and is_kind(xp, wanted, "complex floating") == complexes
+        if not alike or not xp.can_cast(dtype, wanted):
+            raise TypeError(f"dtype must be one that {name}'s converts to without loss: got {wanted} for {dtype}")
+    return wanted
+
+
+class Numbers(NamedTuple):
+    """What the numbers of one call are."""
+
+    x: Any  # dtypes
+    w: Any
+    y: Any
+    forward: Any  # to multiply and add x and w in
+    backward: Any  # to multiply and add dy and one of the others in
+    mixed: bool  # whether some are real and some complex
+
+    @classmethod
+    def of(cls, x: Any, w: Any, y: Any, *, xp: Namespace) -> Numbers:
+        mixed = len({is_complex(dtype, xp=xp) for dtype in (x, w, y)}) > 1
+        real = tuple(real_dtype(dtype, xp=xp) for dtype in (x, w, y)) if mixed else (x, w, y)
+        forward, backward = working(xp, *real), working(xp, real[2], *real)
+        return cls(x, w, y, forward, backward, mixed)
+
+
+@lru_cache
+def working(xp: Any, *dtypes: Any) -> Any:
+    """The dtype to multiply the first two in, and to add products in: exact for integers, of 32 bits or more."""
+    if is_kind(xp, dtypes[0], "integral"):
+        bits = [xp.iinfo(dtype).bits for dtype in dtypes]
+        if max(bits[:2]) == 8 and _has_float64(xp):
+            return _named(xp, "float64")  # exact to 2**37 products, by BLAS, on GPUs too
+        widest = dtypes[bits.index(max(bits))]
+        return widest if _multiplies(xp, widest) else _named(xp, "int64")  # which wraps around to the same
+    bits = [xp.finfo(dtype).bits for dtype in dtypes]
+    if min(bits) == max(bits) > 16:
+        return dtypes[0]
+    wide, real = max(bits) == 64, not is_complex(dtypes[0], xp=xp)
+    return _named(xp, ("float64" if wide else "float32") if real else ("complex128" if wide else "complex64"))
+
+
+def _has_float64(xp: Any) -> bool:
+    return "float64" in xp.__array_namespace_info__().dtypes(kind="real floating")
+
+
+@lru_cache
+def _multiplies(xp: Any, dtype: Any) -> bool:
+    """torch stores unsigned integers of more than 8 bits, but does not multiply them."""
+    try:
+        one = xp.ones((1, 1), dtype=dtype)
+        return bool(xp.matmul(one, one).dtype == dtype)
+    except Exception:
+        return False
+
+
+def _named(xp: Any, name: str) -> Any:
+    """A dtype as arrays have it; the names of some namespaces are types."""
+    return xp.empty(0, dtype=getattr(xp, name)).dtype
