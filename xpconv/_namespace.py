@@ -197,7 +197,7 @@ def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
         return x
     if is_kind(cast(Any, xp), x.dtype, "real floating") and is_kind(cast(Any, xp), dtype, "integral"):
         x = xp.astype(x, xp.int64)
-    return cast(ArrayT, xp.astype(x, dtype))
+    return xp.astype(x, dtype)
 
 
 def real_parts(x: ArrayT, *, xp: Namespace) -> tuple[ArrayT, ArrayT | None]:
@@ -213,7 +213,8 @@ def complex_of(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace) ->
         z: Any = np.empty(real.shape, dtype)
         z.real, z.imag = real, imaginary
         return cast(ArrayT, z)
-    return xp.add(xp.astype(real, dtype), xp.multiply(xp.astype(imaginary, dtype), cast(Any, 1j)))
+    i = xp.multiply(xp.astype(imaginary, dtype), cast(Any, 1j))
+    return cast(ArrayT, xp.add(xp.astype(real, dtype), i))
 
 
 def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
