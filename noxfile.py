@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests-cpu", "lint", "typing", "docs", "build"]
+nox.options.sessions = ["tests-cpu", "tests-peers", "lint", "typing", "docs", "build"]
 nox.options.error_on_external_run = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -39,6 +39,13 @@ def tests_gpu(session: nox.Session) -> None:
         session.install(f".[cuda{cuda},examples]", *tests)
     pytest = ["pytest"] if session.virtualenv.is_sandboxed else [sys.executable, "-m", "pytest"]
     session.run(*pytest, "--backends=cupy,torch:cuda", *session.posargs, external=True)
+
+
+@nox.session(name="tests-peers")
+def tests_peers(session: nox.Session) -> None:
+    """JAX, Keras, ONNX, SciPy and torch: the same convolutions, and every row of the page on migration."""
+    session.install(".", *group("test"), *group("peers"))
+    session.run("pytest", "tests/peers", *session.posargs, env={"KERAS_BACKEND": "jax"})
 
 
 @nox.session

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from ._algorithms import Choice, Kept, ways
+from ._algorithms import Choice, Kept, nothing_but, ways
 from ._form import Form
 from ._geometry import Geometry, PerAxis, check_shape, per_axis
 from ._layout import Layout
-from ._namespace import add, agree, convert, device, is_floating
+from ._namespace import add, agree, convert, is_floating
 from ._numbers import Numbers, result, working
 from ._options import Options, current
 from ._parameters import Parameters, is_certain
@@ -93,12 +93,12 @@ class Call:
         return geometry.groups * (geometry.inputs if self.transposed else geometry.outputs)
 
     @property
-    def x_shape(self) -> tuple[int, ...]:
-        return self.layout.outer(self.form.geometry.y_shape if self.transposed else self.form.x_shape)
+    def y_shape(self) -> tuple[int, ...]:
+        return self.layout.outer(self._inner_y)
 
     @property
-    def y_shape(self) -> tuple[int, ...]:
-        return self.layout.outer(self.form.x_shape if self.transposed else self.form.geometry.y_shape)
+    def _inner_y(self) -> tuple[int, ...]:
+        return self.form.x_shape if self.transposed else self.form.geometry.y_shape
 
     def output(self, x: ArrayT, w: ArrayT, bias: ArrayT | None, kept: Kept | None = None) -> ArrayT:
         fill = fill_x if self.transposed else fill_y
@@ -123,6 +123,10 @@ class Call:
         wide = working(xp, dtype, dtype) if is_floating(dtype, xp=xp) else xp.int64
         db = xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=None if wide == dtype else wide)
         return convert(db, dtype, xp=xp)
+
+    def nothing_but(self, bias: ArrayT | None, like: ArrayT) -> ArrayT:
+        """y, where there is nothing else to add up."""
+        return self._out(nothing_but(bias, self._inner_y, like, self.numbers.y, xp=self.xp))
 
     def ways(self, slot: str, geometry: Geometry, like: ArrayT, options: Options) -> list[Choice]:
         """How a part of the form can fill a slot, the chosen way first."""
@@ -244,8 +248,7 @@ def jvp(
     if tbias is not None:
         _check_bias(names[2], tbias, call)
     if tx is None and tweight is None:
-        zeros: ArrayT = xp.zeros(x.shape, dtype=x.dtype, device=device(x))
-        return call.output(zeros, weight, tbias)
+        return call.nothing_but(tbias, x)
     if tx is None or tweight is None:
         return call.output(x if tx is None else tx, weight if tweight is None else tweight, tbias)
     return add(call.output(tx, weight, tbias), (...,), call.output(x, tweight, None), xp=xp)
@@ -268,10 +271,12 @@ def double_backward(
     _check_needs("ddy, dx and dweight", needs)
     call = Call.of(x, weight, parameters, transposed, xp=xp)
     _check("dy", dy, call.y_shape, call.numbers.y)
-    ddy = jvp(ddx, ddweight, ddbias, x, weight, parameters, transposed, tuple(given)) if needs[0] else None
     for name, gradient, like in (("ddx", ddx, x), ("ddweight", ddweight, weight)):
         if gradient is not None:
             _check(name, gradient, like.shape, like.dtype)
+    ddy = None
+    if needs[0] and any(gradient is not None for gradient in given.values()):
+        ddy = jvp(ddx, ddweight, ddbias, x, weight, parameters, transposed, tuple(given))
     return (
         ddy,
         call.input_grad(dy, ddweight) if needs[1] and ddweight is not None else None,

@@ -132,8 +132,8 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
     it otherwise. It works part by part, within the workspace that `options` sets.
 
     Numbers of 16 bits are added and multiplied in float32 and rounded once, at the end. Integers are exact, and wrap
-    around in the dtype of the result. Where one of `x` and `weight` is complex, real products are made of the real
-    and the imaginary parts, and the other is never promoted.
+    around in the dtype of the result. Complex numbers are multiplied by the library's own product of complex matrices,
+    with four real products each; where one of `x` and `weight` is real, it is not promoted, and there are two.
 
     References
     ----------

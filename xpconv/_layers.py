@@ -320,7 +320,7 @@ class Conv:
         if not known_equal(values, self.weight):
             values, kept = comparable(self.weight), {}
             self._kept = values, kept
-        return None if values is None else kept.setdefault((direction, self.flip), {})
+        return None if values is None else kept.setdefault((direction, self.flip, self.groups), {})
 
     def _said(self) -> Parameters:
         return Parameters(*(getattr(self, name) for name in Parameters._fields[:-1]))
