@@ -19,7 +19,7 @@ from ._algorithms import Choice, Kept, nothing_but, ways
 from ._form import Form
 from ._geometry import Geometry, PerAxis, check_shape, per_axis
 from ._layout import Layout
-from ._namespace import add, agree, convert, is_floating
+from ._namespace import add, agree, convert, flip, is_floating
 from ._numbers import Numbers, result, working
 from ._options import Options, current
 from ._parameters import Parameters, is_certain
@@ -161,7 +161,7 @@ class Call:
         """The taps turned around, for what is a convolution in the strict sense."""
         if not self.flip:
             return w
-        return self.xp.reshape(self.xp.flip(w, axis=tuple(range(2, w.ndim))), w.shape, copy=True)
+        return self.xp.reshape(flip(w, tuple(range(2, w.ndim)), xp=self.xp), w.shape, copy=True)
 
 
 def _made(

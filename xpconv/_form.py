@@ -213,6 +213,10 @@ def _transposed_axes(
             raise ValueError(
                 f"output_padding must be less than the stride or the dilation: got {extra[i]} on spatial axis {i}"
             )
+        if least > most:
+            raise ValueError(
+                f"input_dilation must leave an output size that makes {m} positions: got {r} on spatial axis {i}"
+            )
         if size < 1:
             raise ValueError(f"padding must leave something of the output: {size} remain on spatial axis {i}")
         if not least <= size <= most:

@@ -119,7 +119,7 @@ class Conv:
         *,
         bias: bool = True,
         rng: int | np.random.Generator | None = None,
-        xp: Any = np,
+        xp: Any = None,
         dtype: Any = None,
         device: Any = None,
         **parameters: Unpack[OfLayers],
@@ -133,7 +133,7 @@ class Conv:
         shape = self._shape(channels, out_channels, kernel)
         if not isinstance(bias, bool):
             raise TypeError(f"bias must be a bool: got {bias!r}")
-        create = creation(xp, dtype, device)
+        create = creation(np if xp is None else xp, dtype, device)
         self.weight: Any = create(_drawn(rng, shape, channels))
         self.bias: Any = create(np.zeros(out_channels)) if bias else None
         self._forget()
@@ -366,7 +366,7 @@ class ConvTranspose(Conv):
     weight : array, shape (in_channels, out_channels / groups, *kernel_size)
     bias : array, shape (out_channels,), or None
     dweight, dbias : array or None
-        The gradients that the last `backward` found.
+        The gradients that the last ``backward`` found.
     state : dict
         As for `Conv`.
 
@@ -404,7 +404,7 @@ class ConvTranspose(Conv):
         *,
         bias: bool = True,
         rng: int | np.random.Generator | None = None,
-        xp: Any = np,
+        xp: Any = None,
         dtype: Any = None,
         device: Any = None,
         **parameters: Unpack[OfLayers],
@@ -424,7 +424,7 @@ class ConvTranspose(Conv):
         return int(self.weight.shape[1]) * self.groups
 
     def forward(self, X: ArrayT, output_size: PerAxis | None = None) -> ArrayT:
-        """Convolve X the transposed way, and remember it for `backward`.
+        """Convolve X the transposed way, and remember it for ``backward``.
 
         Parameters
         ----------

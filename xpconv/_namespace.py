@@ -32,6 +32,7 @@ __all__ = [
     "convert",
     "creation",
     "device",
+    "flip",
     "fourier",
     "has_fft",
     "is_bool",
@@ -198,6 +199,13 @@ def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
     if is_kind(cast(Any, xp), x.dtype, "real floating") and is_kind(cast(Any, xp), dtype, "integral"):
         x = xp.astype(x, xp.int64)
     return xp.astype(x, dtype)
+
+
+def flip(x: ArrayT, axis: int | tuple[int, ...], *, xp: Namespace) -> ArrayT:
+    """x turned around; torch does that to no unsigned integers of more than 8 bits, but to all that wrap to them."""
+    if isinstance(x, np.ndarray) or not is_kind(cast(Any, xp), x.dtype, "unsigned integer"):
+        return xp.flip(x, axis=axis)
+    return convert(xp.flip(convert(x, xp.int64, xp=xp), axis=axis), x.dtype, xp=xp)
 
 
 def real_parts(x: ArrayT, *, xp: Namespace) -> tuple[ArrayT, ArrayT | None]:

@@ -85,7 +85,8 @@ def unfold(
 
     x = layout.inward(x, xp=xp)
     if form.border:
-        x = border(x, tuple(map(slice, (samples, channels, *form.bordered.size))), form.border, xp=xp)
+        everything = tuple(slice(0, size) for size in (samples, channels, *form.bordered.size))
+        x = border(x, everything, form.border, xp=xp)
     read, axes = zip(*(axis.part(0, axis.out) for axis in form.bordered.axes), strict=True) if ndim else ((), ())
     geometry = form.geometry.over(axes)
     shape = (samples, channels, *geometry.kernel, *geometry.out)
@@ -164,7 +165,9 @@ def fold(
     dtype = columns.dtype
     work = xp.int32 if logical else working(xp, dtype, dtype)
     columns = convert(columns, work, xp=xp)
-    columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
+    moved = all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes)  # and nothing is added: it may be a view
+    shape = (geometry.samples, channels, *geometry.kernel, *geometry.out)
+    columns = xp.reshape(columns, shape, copy=True if moved else None)
     x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)
     if form.border:
         bordered, x = x, xp.zeros(form.x_shape, dtype=work, device=device(columns))

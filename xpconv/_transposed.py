@@ -270,7 +270,7 @@ def conv_transpose_output_size(
     -------
     tuple of int
         ``stride * (size - 1) + dilation * (kernel - 1) + 1 - lo - hi + output_padding`` for each axis, or the output
-        size if there can be such.
+        size if there can be such. With an input dilation that is what the output spans with zeros in between.
 
     Raises
     ------
