@@ -82,8 +82,6 @@ VALUES = [
 @pytest.mark.parametrize(("name", "dtype"), VALUES)
 def test_against_the_loop(backend, rng, name, dtype):
     case = CASES[name]
-    if np.dtype(dtype).kind in "iu" and backend.name == "torch:cuda":
-        pytest.xfail("torch multiplies no integer matrices on CUDA")
     shapes = (case.y_shape(), case.x, case.w, case.w[:1])
     operands = [draw(rng, shape, dtype) for shape in shapes]
     before = [operand.copy() for operand in operands]
@@ -270,8 +268,6 @@ def test_nan_and_inf_reach_just_the_windows_that_see_them(backend, value):
 
 
 def test_integers_wrap_around_as_the_library_does(backend):
-    if backend.name == "torch:cuda":
-        pytest.xfail("torch multiplies no integer matrices on CUDA")
     x, w = np.full((1, 1, 3), 100, dtype="int8"), np.full((1, 1, 3), 100, dtype="int8")
     y = backend.numpy(conv(backend.array(x), backend.array(w)))
     assert y.dtype == np.int8
@@ -279,8 +275,6 @@ def test_integers_wrap_around_as_the_library_does(backend):
 
 
 def test_large_integers_are_exact(backend):
-    if backend.name == "torch:cuda":
-        pytest.xfail("torch multiplies no integer matrices on CUDA")
     x, w = np.full((1, 1, 2), 2**60 + 1), np.asarray([[[1, 3]]])
     assert backend.numpy(conv(backend.array(x), backend.array(w))).item() == 4 * (2**60 + 1)
 

@@ -7,15 +7,35 @@ import numpy as np
 import pytest
 import torch
 
-from xpconv import conv, conv_backward, conv_input_grad, conv_output_size, conv_weight_grad
+from xpconv import (
+    conv,
+    conv_backward,
+    conv_double_backward,
+    conv_input_grad,
+    conv_jvp,
+    conv_output_size,
+    conv_transpose,
+    conv_transpose_backward,
+    conv_weight_grad,
+)
 
 X, W, DY = np.ones((2, 8, 5, 6)), np.ones((4, 8, 3, 3)), np.ones((2, 4, 3, 4))
 PLAIN = "must be a plain array of a library that speaks the Array API: got"
-NUMBERS = "must be of real or complex numbers of 32 or 64 bits, or of integers that its library multiplies: got"
+NUMBERS = "must be of real or complex numbers of 16, 32 or 64 bits, or of integers: got"
+BOOL = "; convert it first, to float32 for weighted sums or to int32 for counts"
+ONE_DTYPE = (
+    "must have one dtype, or be real and complex numbers of one precision, or go with a dtype for the result: got"
+)
+RANK = "axes (channels, 2 spatial; any number for the batch before them): got"
+NAMES = "stride, padding, dilation, groups, padding_mode, input_dilation, flip, channel_axis, dtype"
+MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', or a sequence of 2 of them: got"
+CHANNELS = "channel_axis must be an integer from -4 to 3: got"
+LIBRARY = "dtype must be one for numbers, of the operands' library: got"
+LOSSLESS = "and hold all its numbers: got"
 AXES = "must be an integer of at least 1, or a sequence of 2, one per spatial axis: got"
 PADDING = (
-    "padding must be 'valid', 'same', 'same_lower', an integer, or 2 integers or (lo, hi) pairs, "
-    "one per spatial axis: got"
+    "padding must be 'valid', 'same', 'same_lower', 'full', 'causal', an integer, "
+    "or 2 integers or (lo, hi) pairs, one per spatial axis: got"
 )
 
 NO_FIT = (
@@ -34,20 +54,69 @@ BAD_ARRAYS = [
     (TypeError, f"dy {PLAIN} str", lambda: conv_backward("dy", X, W)),
     (TypeError, f"x {PLAIN} type", lambda: conv(np.ndarray, W)),
     (TypeError, f"x {PLAIN} torch.Tensor", lambda: conv(torch.ones(1, 1, 2).to_sparse(), torch.ones(1, 1, 2))),
-    (TypeError, f"x {NUMBERS} torch.uint16", lambda: conv(*(torch.ones(1, 1, 2).to(torch.uint16) for _ in range(2)))),
-    (TypeError, f"x {NUMBERS} bool", lambda: conv(X > 0, W > 0)),
-    (TypeError, f"x {NUMBERS} float16", lambda: conv(X.astype("float16"), W.astype("float16"))),
-    (TypeError, f"x {NUMBERS} object", lambda: conv(X.astype(object), W)),
-    (TypeError, f"x {NUMBERS} <U1", lambda: conv(X.astype("U1"), W)),
-    (TypeError, f"x {NUMBERS} torch.bool", lambda: conv(torch.ones(1, 1, 2) > 0, torch.ones(1, 1, 2))),
-    (TypeError, f"x {NUMBERS} torch.bfloat16", lambda: conv(*(torch.ones(1, 1, 2).bfloat16() for _ in range(2)))),
-    (TypeError, "x and weight must have one dtype: got float64 and float32", lambda: conv(X, W.astype("float32"))),
+    (TypeError, f"x must be of numbers: got bool{BOOL}", lambda: conv(X > 0, W > 0)),
+    (TypeError, f"weight must be of numbers: got bool{BOOL}", lambda: conv(X, W > 0)),
+    (TypeError, f"bias must be of numbers: got bool{BOOL}", lambda: conv(X, W, np.ones(4, dtype="bool"))),
+    (TypeError, f"dy must be of numbers: got bool{BOOL}", lambda: conv_backward(DY > 0, X, W)),
     (
         TypeError,
-        "x and bias must have one dtype: got float64 and int64",
-        lambda: conv(X, W, np.zeros(4, dtype="int64")),
+        f"x must be of numbers: got torch.bool{BOOL}",
+        lambda: conv(torch.ones(1, 1, 2) > 0, torch.ones(1, 1, 2)),
     ),
-    (TypeError, "dy and weight must have one dtype: got float64 and complex128", lambda: conv_backward(DY, X, W + 0j)),
+    (TypeError, f"x {NUMBERS} object", lambda: conv(X.astype(object), W)),
+    (TypeError, f"x {NUMBERS} <U1", lambda: conv(X.astype("U1"), W)),
+    (TypeError, f"weight {NUMBERS} datetime64[s]", lambda: conv(X, W.astype("int64").astype("M8[s]"))),
+    (TypeError, f"x {NUMBERS} torch.float8_e5m2", lambda: conv(*(torch.ones(1, 1, 2).to(torch.float8_e5m2),) * 2)),
+    (TypeError, f"x and weight {ONE_DTYPE} float64 and float32", lambda: conv(X, W.astype("float32"))),
+    (TypeError, f"x and weight {ONE_DTYPE} float32 and float64", lambda: conv(X.astype("float32"), W)),
+    (TypeError, f"x and weight {ONE_DTYPE} float32 and complex128", lambda: conv(X.astype("float32"), W + 0j)),
+    (TypeError, f"x and weight {ONE_DTYPE} complex64 and float64", lambda: conv(X.astype("complex64"), W)),
+    (TypeError, f"x and weight {ONE_DTYPE} float64 and int64", lambda: conv(X, W.astype("int64"))),
+    (TypeError, f"x and weight {ONE_DTYPE} int8 and uint8", lambda: conv(X.astype("int8"), W.astype("uint8"))),
+    (
+        TypeError,
+        f"x and weight {ONE_DTYPE} float16 and complex64",
+        lambda: conv(X.astype("float16"), W.astype("complex64")),
+    ),
+    (
+        TypeError,
+        f"dy and weight {ONE_DTYPE} float32 and float64",
+        lambda: conv_input_grad(DY.astype("float32"), W, input_size=(5, 6)),
+    ),
+    (
+        TypeError,
+        f"dy and x {ONE_DTYPE} float64 and float32",
+        lambda: conv_weight_grad(DY, X.astype("float32"), kernel_size=(3, 3)),
+    ),
+    (TypeError, "bias must have dtype float64: got int64", lambda: conv(X, W, np.zeros(4, dtype="int64"))),
+    (TypeError, "bias must have dtype float64: got float32", lambda: conv(X, W, np.zeros(4, dtype="float32"))),
+    (TypeError, "bias must have dtype float64: got complex128", lambda: conv(X, W, np.zeros(4) + 0j)),
+    (
+        TypeError,
+        "bias must have dtype float64 or complex128: got complex64",
+        lambda: conv(X, W + 0j, np.zeros(4, dtype="complex64")),
+    ),
+    (
+        TypeError,
+        "bias must have dtype int8 or int32: got int16",
+        lambda: conv(X.astype("int8"), W.astype("int8"), np.zeros(4, dtype="int16"), dtype="int32"),
+    ),
+    (TypeError, "dy must have dtype float64: got float32", lambda: conv_backward(DY.astype("float32"), X, W)),
+    (TypeError, "dy must have dtype complex128: got float64", lambda: conv_backward(DY, X, W + 0j)),
+    (TypeError, "dy must have dtype float64: got complex128", lambda: conv_backward(DY + 0j, X, W)),
+    (
+        TypeError,
+        "dy must have dtype float32: got float16",
+        lambda: conv_backward(*(a.astype("float16") for a in (DY, X, W)), dtype="float32"),
+    ),
+    (TypeError, "tx must have dtype float64: got float32", lambda: conv_jvp(X.astype("float32"), None, None, X, W)),
+    (TypeError, "tweight must have dtype float64: got complex128", lambda: conv_jvp(None, W + 0j, None, X, W)),
+    (TypeError, "tbias must have dtype float64: got int64", lambda: conv_jvp(None, None, np.ones(4, "int64"), X, W)),
+    (
+        TypeError,
+        "ddx must have dtype float64: got float32",
+        lambda: conv_double_backward(X.astype("float32"), None, None, DY, X, W),
+    ),
     (TypeError, "x and weight must have one library: got numpy and torch", lambda: conv(X, torch.asarray(W))),
     (
         TypeError,
@@ -69,12 +138,7 @@ BAD_SHAPES = [
     ),
     (
         ValueError,
-        "x must have 4 axes (batch, channels, 2 spatial), or 3 without the batch: got 5",
-        lambda: conv(X[None], W),
-    ),
-    (
-        ValueError,
-        "x must have 4 axes (batch, channels, 2 spatial), or 3 without the batch: got 2",
+        f"x must have at least 3 {RANK} 2",
         lambda: conv(X[0, 0], W),
     ),
     (
@@ -125,7 +189,7 @@ BAD_SHAPES = [
     ),
     (
         ValueError,
-        "dy must have 4 axes (batch, channels, 2 spatial), or 3 without the batch: got 1",
+        f"dy must have at least 3 {RANK} 1",
         lambda: conv_input_grad(np.ones(3), W, input_size=5),
     ),
     (
@@ -135,12 +199,58 @@ BAD_SHAPES = [
     ),
     (
         ValueError,
-        "x must have 3 axes (batch, channels, 1 spatial), or 2 without the batch: got 4",
-        lambda: conv_weight_grad(DY, X, kernel_size=(3,)),
+        f"x must have at least 3 {RANK} 0",
+        lambda: conv(np.ones(()), W, channel_axis=-1),
+    ),
+    (
+        ValueError,
+        f"dy must have at least 3 {RANK} 2",
+        lambda: conv_weight_grad(DY[0, 0], X, kernel_size=(3, 3)),
+    ),
+    (ValueError, "dy must have shape (1, 2, 4, 3, 4): got (2, 4, 3, 4)", lambda: conv_backward(DY, X[None], W)),
+    (
+        ValueError,
+        "dy must have shape (2, 5, 4, 1): got (2, 4, 1, 4)",
+        lambda: conv_backward(np.ones((2, 4, 1, 4)), np.ones((2, 5, 6, 8)), np.ones((1, 8, 1, 3)), channel_axis=-1),
+    ),
+    (
+        ValueError,
+        "weight must have 6 channels on axis 1 (6 input channels in 1 groups): got 8",
+        lambda: conv(X, W, channel_axis=-1),
+    ),
+    (ValueError, "tx must have shape (2, 8, 5, 6): got (8, 5, 6)", lambda: conv_jvp(X[0], None, None, X, W)),
+    (
+        ValueError,
+        "ddweight must have shape (4, 8, 3, 3): got (4, 8, 3, 2)",
+        lambda: conv_double_backward(None, W[..., :2], None, DY, X, W),
+    ),
+    (
+        ValueError,
+        "ddbias must have shape (4,): got (1,)",
+        lambda: conv_double_backward(None, None, X[0, 0, 0, :1], DY, X, W),
     ),
 ]
 
 BAD_PARAMETERS = [
+    # torch says that any float casts to any other: asked of it alone, these would pass.
+    *(
+        (
+            TypeError,
+            f"dtype must be of the kind of x's {LOSSLESS} {wide} for {ours}",
+            lambda ours=ours, wide=wide: conv(*(torch.ones(1, 1, 2).to(ours),) * 2, dtype=wide),
+        )
+        for ours, wide in (
+            (torch.bfloat16, torch.float16),
+            (torch.float16, torch.bfloat16),
+            (torch.float64, torch.float32),
+            (torch.complex128, torch.complex64),
+            (torch.int64, torch.int8),
+            (torch.uint8, torch.int8),
+            (torch.int8, torch.uint8),
+            (torch.int8, torch.uint32),
+            (torch.uint32, torch.int32),
+        )
+    ),
     (ValueError, f"stride {AXES} 0", lambda: conv(X, W, stride=0)),
     (ValueError, f"stride {AXES} (1, -2)", lambda: conv(X, W, stride=(1, -2))),
     (ValueError, f"stride {AXES} (1, 1, 1)", lambda: conv(X, W, stride=(1, 1, 1))),
@@ -164,7 +274,10 @@ BAD_PARAMETERS = [
     ),
     (TypeError, "groups must be an integer of at least 1: got 2.0", lambda: conv(X, W, groups=2.0)),
     (TypeError, "groups must be an integer of at least 1: got (1, 1)", lambda: conv(X, W, groups=(1, 1))),
-    (ValueError, f"{PADDING} 'full'", lambda: conv(X, W, padding="full")),
+    (ValueError, f"{PADDING} 'Full'", lambda: conv(X, W, padding="Full")),
+    (ValueError, f"{PADDING} ''", lambda: conv(X, W, padding="")),
+    (ValueError, f"{PADDING} [1, 1, 1]", lambda: conv(X, W, padding=[1, 1, 1])),
+    (TypeError, f"{PADDING} ['same', 1]", lambda: conv(X, W, padding=["same", 1])),
     (ValueError, f"{PADDING} (1,)", lambda: conv(X, W, padding=(1,))),
     (ValueError, f"{PADDING} [(1, 2, 3), (0, 0)]", lambda: conv(X, W, padding=[(1, 2, 3), (0, 0)])),
     (TypeError, f"{PADDING} 0.5", lambda: conv(X, W, padding=0.5)),
@@ -172,6 +285,129 @@ BAD_PARAMETERS = [
     (TypeError, f"{PADDING} [(0, 0), (0, 0.5)]", lambda: conv(X, W, padding=[(0, 0), (0, 0.5)])),
     (TypeError, f"{PADDING} None", lambda: conv(X, W, padding=None)),
     (TypeError, f"{PADDING} array(0.5)", lambda: conv(X, W, padding=np.asarray(0.5))),
+    (TypeError, f"a convolution's parameters are {NAMES}: got strides", lambda: conv(X, W, strides=2)),
+    (
+        TypeError,
+        f"a convolution's parameters are {NAMES}: got dilations, pad",
+        lambda: conv_backward(DY, X, W, stride=1, pad=1, dilations=1),
+    ),
+    (TypeError, f"a convolution's parameters are {NAMES}: got mode", lambda: conv_output_size(5, 3, mode="reflect")),
+    (TypeError, f"a convolution's parameters are {NAMES}: got out", lambda: conv_transpose(X, X, out=X)),
+    (ValueError, f"{MODES} 'mirror'", lambda: conv(X, W, padding=1, padding_mode="mirror")),
+    (ValueError, f"{MODES} 'zeros, reflect'", lambda: conv(X, W, padding_mode="zeros, reflect")),
+    (ValueError, f"{MODES} ('zeros', 'edge')", lambda: conv(X, W, padding=1, padding_mode=("zeros", "edge"))),
+    (ValueError, f"{MODES} ('reflect',)", lambda: conv_backward(DY, X, W, padding_mode=("reflect",))),
+    (ValueError, f"{MODES} ()", lambda: conv(X, W, padding_mode=())),
+    (ValueError, f"{MODES} ['zeros', 'zeros', 'zeros']", lambda: conv(X, W, padding_mode=["zeros"] * 3)),
+    (TypeError, f"{MODES} None", lambda: conv(X, W, padding_mode=None)),
+    (TypeError, f"{MODES} 1", lambda: conv_input_grad(DY, W, input_size=(5, 6), padding_mode=1)),
+    (TypeError, f"{MODES} ('reflect', 1)", lambda: conv(X, W, padding_mode=("reflect", 1))),
+    (TypeError, f"{MODES} {{'zeros'}}", lambda: conv(X, W, padding_mode={"zeros"})),
+    (
+        ValueError,
+        "padding_mode must be 'zeros' where input_dilation is not 1: got 'reflect' on spatial axis 1",
+        lambda: conv(X, W, padding=1, padding_mode="reflect", input_dilation=(1, 2)),
+    ),
+    (
+        ValueError,
+        "padding_mode must be 'zeros' where input_dilation is not 1: got 'circular' on spatial axis 0",
+        lambda: conv_transpose(
+            X, np.ones((8, 4, 3, 3)), padding=1, padding_mode=("circular", "zeros"), input_dilation=(2, 1)
+        ),
+    ),
+    (
+        ValueError,
+        "padding_mode must be 'zeros' where there is nothing to repeat: got 'circular' on spatial axis 1",
+        lambda: conv(X[..., :0], W, padding=3, padding_mode="circular"),
+    ),
+    *(
+        (TypeError, f"flip must be a bool: got {flip!r}", lambda flip=flip: conv(X, W, flip=flip))
+        for flip in (1, 0, None, "yes", (True, False), np.True_)
+    ),
+    (TypeError, "flip must be a bool: got 'no'", lambda: conv_output_size(5, 3, flip="no")),
+    *((ValueError, f"{CHANNELS} {axis}", lambda axis=axis: conv(X, W, channel_axis=axis)) for axis in (4, -5, 10**30)),
+    # The range does not depend on how many batch axes there are.
+    (ValueError, f"{CHANNELS} 4", lambda: conv(X[None], W, channel_axis=4)),
+    (ValueError, f"{CHANNELS} -5", lambda: conv_input_grad(DY[0], W, input_size=(5, 6), channel_axis=-5)),
+    (ValueError, f"{CHANNELS} 4", lambda: conv_weight_grad(DY, X, kernel_size=(3, 3), channel_axis=4)),
+    *(
+        (TypeError, f"{CHANNELS} {axis!r}", lambda axis=axis: conv(X, W, channel_axis=axis))
+        for axis in (1.0, True, None, "last", (1,))
+    ),
+    (ValueError, f"input_dilation {AXES} 0", lambda: conv(X, W, input_dilation=0)),
+    (ValueError, f"input_dilation {AXES} (2,)", lambda: conv(X, W, input_dilation=(2,))),
+    (TypeError, f"input_dilation {AXES} 1.5", lambda: conv_backward(DY, X, W, input_dilation=1.5)),
+    (TypeError, f"input_dilation {AXES} True", lambda: conv(X, W, input_dilation=True)),
+    (
+        ValueError,
+        "input_dilation must be an integer of at least 1, or a sequence of 1, one per spatial axis: got -2",
+        lambda: conv_output_size(5, 3, input_dilation=-2),
+    ),
+    *(
+        (TypeError, f"{LIBRARY} {dtype!r}", lambda dtype=dtype: conv(X, W, dtype=dtype))
+        for dtype in (3, [], {}, "wide", 1.5)
+    ),
+    (TypeError, f"{LIBRARY} {np.dtype('bool')!r}", lambda: conv(X, W, dtype="bool")),
+    (TypeError, f"{LIBRARY} {np.dtype('O')!r}", lambda: conv(X, W, dtype=object)),
+    (TypeError, f"{LIBRARY} torch.float64", lambda: conv(X, W, dtype=torch.float64)),
+    (TypeError, f"{LIBRARY} 'float64'", lambda: conv(torch.ones(1, 1, 2), torch.ones(1, 1, 2), dtype="float64")),
+    (TypeError, f"{LIBRARY} torch.bool", lambda: conv(*(torch.ones(1, 1, 2),) * 2, dtype=torch.bool)),
+    (
+        TypeError,
+        f"dtype must be of the kind of x's {LOSSLESS} float32 for float64",
+        lambda: conv(X, W, dtype="float32"),
+    ),
+    (
+        TypeError,
+        f"dtype must be of the kind of x's {LOSSLESS} float16 for float64",
+        lambda: conv(X, W, dtype=np.float16),
+    ),
+    (TypeError, f"dtype must be of the kind of x's {LOSSLESS} int64 for float64", lambda: conv(X, W, dtype="int64")),
+    (
+        TypeError,
+        f"dtype must be of the kind of x's {LOSSLESS} complex128 for float64",
+        lambda: conv(X, W, dtype="complex128"),
+    ),
+    (
+        TypeError,
+        f"dtype must be of the kind of x's {LOSSLESS} float64 for complex128",
+        lambda: conv(X + 0j, W, dtype=float),
+    ),
+    (
+        TypeError,
+        f"dtype must be of the kind of weight's {LOSSLESS} float32 for float64",
+        lambda: conv(X.astype("float32"), W, dtype="float32"),
+    ),
+    (
+        TypeError,
+        f"dtype must be of the kind of x's {LOSSLESS} float64 for int8",
+        lambda: conv(X.astype("int8"), W.astype("int8"), dtype="float64"),
+    ),
+    (
+        TypeError,
+        f"dtype must be of the kind of x's {LOSSLESS} uint32 for int8",
+        lambda: conv(X.astype("int8"), W.astype("uint8"), dtype="uint32"),
+    ),
+    (
+        TypeError,
+        f"dtype must be of the kind of weight's {LOSSLESS} int32 for uint32",
+        lambda: conv(X.astype("int8"), W.astype("uint32"), dtype="int32"),
+    ),
+    (
+        TypeError,
+        f"dtype must be of the kind of dy's {LOSSLESS} float32 for float64",
+        lambda: conv_input_grad(DY, W, input_size=(5, 6), dtype="float32"),
+    ),
+    (
+        TypeError,
+        f"dtype must be of the kind of dy's {LOSSLESS} int64 for float64",
+        lambda: conv_weight_grad(DY, X, kernel_size=(3, 3), dtype="int64"),
+    ),
+    (
+        TypeError,
+        f"dtype must be of the kind of x's {LOSSLESS} float32 for float64",
+        lambda: conv_transpose_backward(X, DY, W, dtype="float32"),
+    ),
     (
         TypeError,
         "needs must be three bools, for dx, dweight and dbias: got (True, False)",
@@ -241,3 +477,19 @@ def test_numpys_own_integers_are_integers():
     y = conv(X, W, stride=np.int64(2), padding=np.asarray([1, 0]), dilation=[np.uint8(1), 1], groups=np.int32(1))
     assert y.shape == (2, 4, 3, 2)
     assert conv(X, W, stride=np.asarray(2), padding=torch.tensor(1)).shape == (2, 4, 3, 3)
+    assert conv(X, W, input_dilation=np.asarray([2, 3])).shape == (2, 4, 7, 14)
+
+
+def test_numpys_own_integers_are_axes():
+    assert conv(X, W[:, :6], channel_axis=np.int64(3)).shape == (2, 6, 3, 4)
+
+
+def test_what_is_refused_once_is_refused_again():
+    """What a call settles is remembered: an argument that is equal to an allowed one must not pass as that."""
+    conv(X, W, stride=1, channel_axis=1, input_dilation=1, groups=1)
+    conv(X, W, stride=(1, 1), padding_mode=("zeros", "zeros"))
+    for name in ("stride", "dilation", "groups", "channel_axis", "input_dilation", "padding"):
+        for value in (True, 1.0, (1.0, 1.0), (True, True)):
+            for _ in range(2):
+                with pytest.raises(TypeError, match=f"^{name} must be "):
+                    conv(X, W, **{name: value})

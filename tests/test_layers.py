@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import pickle
 
+import array_api_compat
 import numpy as np
 import pytest
-from support import draw
+import torch
+from support import assert_within, draw
 
 import xpconv
-from xpconv import Conv, Conv1d, Conv2d, Conv3d, conv, conv_backward, options
+from xpconv import (
+    Conv,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    conv,
+    conv_backward,
+    conv_transpose,
+    conv_transpose_backward,
+    options,
+)
 from xpconv._algorithms._winograd import Winograd
+
+# On CUDA cuDNN would compute with the 10 bits of TF32, and the reference would be the less exact of the two.
+torch.backends.cudnn.allow_tf32 = False
+
+MODES = "'zeros', 'reflect', 'replicate', 'circular'"
+PARAMETERS = (
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "padding_mode",
+    "input_dilation",
+    "flip",
+    "channel_axis",
+)
 
 
 def test_defaults_are_the_seeds():
     layer = Conv()
     assert layer.weight.shape == (1, 1, 2, 2)
-    assert (layer.stride, layer.padding, layer.dilation, layer.groups) == (1, 0, 1, 1)
+    assert [getattr(layer, name) for name in PARAMETERS] == [1, 0, 1, 1, "zeros", 1, False, 1]
     np.testing.assert_array_equal(layer.bias, [0.0])
     assert layer.dweight is None
     assert layer.dbias is None
@@ -66,6 +99,11 @@ def test_the_librarys_own_default_dtype(backend):
         (lambda: Conv2d(2, 4, 3, groups=2, padding=[(1, 0), (0, 2)]), (2, 2, 5, 4)),
         (lambda: Conv2d(2, 4, (1, 3), bias=False), (2, 5, 4)),  # without a batch
         (lambda: Conv3d(1, 2, 2), (2, 1, 3, 4, 3)),
+        (lambda: Conv2d(2, 4, 3, 2, 3, padding_mode=("reflect", "circular"), groups=2), (2, 2, 5, 4)),
+        (lambda: Conv2d(2, 3, (2, 3), padding=1, input_dilation=(2, 3), flip=True), (2, 2, 4, 3)),
+        (lambda: Conv2d(2, 3, 3, padding="causal", dilation=2, channel_axis=-1), (2, 5, 4, 2)),
+        (lambda: Conv1d(2, 3, 3, padding="full", channel_axis=0, bias=False), (2, 4, 3, 5)),
+        (lambda: Conv(3, 4, ()), (5, 3)),
     ],
 )
 def test_forward_and_backward_are_the_functions(backend, rng, make, shape):
@@ -74,7 +112,7 @@ def test_forward_and_backward_are_the_functions(backend, rng, make, shape):
     bias = None if layer.bias is None else backend.array(draw(rng, layer.bias.shape, "float64"))
     layer.set_params(weight, bias)
     x = backend.array(draw(rng, shape, "float64"))
-    parameters = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+    parameters = {name: getattr(layer, name) for name in PARAMETERS}
     expected = conv(x, weight, bias, **parameters)
     y = layer.forward(x)
     np.testing.assert_array_equal(backend.numpy(y), backend.numpy(expected))
@@ -86,6 +124,384 @@ def test_forward_and_backward_are_the_functions(backend, rng, make, shape):
         assert layer.dbias is None
     else:
         np.testing.assert_array_equal(backend.numpy(layer.dbias), backend.numpy(gradients.dbias))
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "output_size"),
+    [
+        (lambda: ConvTranspose(2, 3, (3, 2), 2, 1, 1), (2, 2, 4, 3), None),
+        (lambda: ConvTranspose1d(4, 6, 3, stride=3, groups=2), (2, 4, 5), 17),
+        (lambda: ConvTranspose2d(2, 3, 3, 2, 1, (0, 1), bias=False), (2, 4, 3), None),  # without a batch
+        (lambda: ConvTranspose2d(2, 3, 4, 2, "same"), (2, 2, 4, 3), (7, 6)),
+        (lambda: ConvTranspose2d(2, 3, 3, 2, 2, padding_mode=("circular", "reflect")), (2, 2, 4, 3), None),
+        (lambda: ConvTranspose2d(2, 3, 3, 1, 1, dilation=2, flip=True, channel_axis=-1), (2, 4, 3, 2), None),
+        (lambda: ConvTranspose3d(2, 1, 2, 2), (2, 2, 2, 3, 2), None),
+    ],
+)
+def test_transposed_forward_and_backward_are_the_functions(backend, rng, make, shape, output_size):
+    layer = make()
+    weight = backend.array(layer.weight)
+    bias = None if layer.bias is None else backend.array(draw(rng, layer.bias.shape, "float64"))
+    layer.set_params(weight, bias)
+    x = backend.array(draw(rng, shape, "float64"))
+    said = {name: getattr(layer, name) for name in PARAMETERS}
+    size = {"output_padding": layer.output_padding} if output_size is None else {"output_size": output_size}
+    y = layer.forward(x) if output_size is None else layer.forward(x, output_size)
+    np.testing.assert_array_equal(backend.numpy(y), backend.numpy(conv_transpose(x, weight, bias, **size, **said)))
+    dy = backend.array(draw(rng, tuple(y.shape), "float64"))
+    gradients = conv_transpose_backward(dy, x, weight, **size, **said)
+    dx = layer.backward(dy)
+    for ours, values in zip((dx, layer.dweight, layer.dbias), gradients, strict=True):
+        if ours is None:
+            assert bias is None
+        else:
+            np.testing.assert_array_equal(backend.numpy(ours), backend.numpy(values))
+
+
+def against_torch(backend, rng, layer, theirs, shape, dtype="float64", **to_forward):
+    """Forward and backward with torch's weights, each backend against torch on torch's own device."""
+    theirs = theirs.to(dtype=getattr(torch, dtype), device=backend.torch_device)
+    layer.state = theirs.state_dict()
+    x = draw(rng, shape, dtype)
+    dy = draw(rng, tuple(theirs(torch.asarray(x, device=backend.torch_device), **to_forward).shape), dtype)
+
+    def by_torch(module, x, dy):
+        x, dy = (torch.asarray(a, device=backend.torch_device) for a in (x, dy))
+        module.zero_grad()
+        y = module(x.requires_grad_(), **to_forward)
+        y.backward(dy)
+        results = [y, x.grad, module.weight.grad, *([] if module.bias is None else [module.bias.grad])]
+        return [a.detach().cpu().numpy() for a in results]
+
+    sizes = copy.deepcopy(theirs).double()
+    with torch.no_grad():
+        for parameter in sizes.parameters():
+            parameter.abs_()
+    y = layer.forward(backend.array(x), **to_forward)
+    dx = layer.backward(backend.array(dy))
+    ours = [y, dx, layer.dweight, *([] if layer.bias is None else [layer.dbias])]
+    magnitude = by_torch(sizes, np.abs(x).astype("float64"), np.abs(dy).astype("float64"))
+    terms = max(x.size, dy.size) + 1  # no sum here has more
+    for result, values, most in zip(ours, by_torch(theirs, x, dy), magnitude, strict=True):
+        result = backend.numpy(result)
+        assert result.dtype == values.dtype == np.dtype(dtype)
+        assert_within(result, values, most, terms)
+
+
+def made_alike(backend, kind, theirs, *arguments, **said):
+    """Our layer and torch's, which has the same arguments in the same order."""
+    return kind(*arguments, **said, xp=backend.xp, device=backend.device), theirs(*arguments, **said)
+
+
+@pytest.mark.parametrize(
+    ("ndim", "arguments", "said", "shape"),
+    [
+        (1, (3, 4, 5), {}, (2, 3, 7)),
+        (1, (4, 6, 3, 3, 1, 2), {"groups": 2, "bias": False}, (2, 4, 5)),
+        (2, (3, 5, 4), {"stride": 2, "padding": 1}, (2, 3, 6, 5)),
+        (2, (4, 6, (3, 2)), {"stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2), "groups": 2}, (2, 4, 4, 3)),
+        (2, (2, 3, 3), {"dilation": (2, 3), "output_padding": (1, 2), "padding": 2}, (2, 2, 5, 4)),
+        (2, (2, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1}, (2, 4, 5)),  # without a batch
+        (3, (2, 4, (2, 3, 2)), {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2}, (2, 2, 3, 2, 3)),
+    ],
+)
+def test_transposed_layers_are_torchs(backend, rng, ndim, arguments, said, shape):
+    kind = (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)[ndim - 1]
+    theirs = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)[ndim - 1]
+    against_torch(backend, rng, *made_alike(backend, kind, theirs, *arguments, **said), shape)
+    # And the one of any number of axes.
+    kernel = arguments[2] if isinstance(arguments[2], tuple) else (arguments[2],) * ndim
+    arguments = (*arguments[:2], kernel, *arguments[3:])
+    against_torch(backend, rng, *made_alike(backend, ConvTranspose, theirs, *arguments, **said), shape, "float32")
+
+
+@pytest.mark.parametrize("output_size", [(8, 11), (9, 12), (9, 13)])
+def test_output_size_is_torchs(backend, rng, output_size):
+    said = {"stride": (2, 3), "padding": 1, "groups": 2}
+    layers = made_alike(backend, ConvTranspose2d, torch.nn.ConvTranspose2d, 4, 6, (4, 4), **said)
+    against_torch(backend, rng, *layers, (2, 4, 4, 4), output_size=list(output_size))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize(
+    ("ndim", "arguments", "said", "shape"),
+    [
+        (1, (3, 4, 4), {"padding": 3, "stride": 2}, (2, 3, 8)),
+        (2, (3, 4, 3), {"padding": (2, 1), "stride": (1, 2)}, (2, 3, 6, 5)),
+        (2, (4, 6, (3, 2)), {"padding": "same", "groups": 2, "dilation": (1, 2), "bias": False}, (2, 4, 5, 7)),
+        (3, (2, 3, 3), {"padding": 1, "dilation": (1, 2, 1)}, (2, 2, 3, 4, 3)),
+    ],
+)
+def test_layers_with_a_padding_mode_are_torchs(backend, rng, ndim, arguments, said, shape, mode):
+    kind = (Conv1d, Conv2d, Conv3d)[ndim - 1]
+    theirs = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)[ndim - 1]
+    layers = made_alike(backend, kind, theirs, *arguments, **said, padding_mode=mode)
+    against_torch(backend, rng, *layers, shape, "float32" if mode == "circular" else "float64")
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda n, **said: Conv1d(n, 3, 2, **said), (5,)),
+        (lambda n, **said: Conv2d(n, 4, (3, 2), 2, 1, groups=2, **said), (5, 4)),
+        (lambda n, **said: ConvTranspose2d(n, 4, (3, 2), 2, 1, groups=2, **said), (5, 4)),
+        (lambda n, **said: ConvTranspose(n, 3, (2,), bias=False, **said), (5,)),
+        (lambda n, **said: Conv(n, 3, (), **said), ()),
+    ],
+)
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("channel_axis", [1, -1])
+def test_channels_are_learned_from_the_first_input(backend, rng, make, size, batch, channel_axis):
+    """With the weights that there would be, had they been said."""
+    made_for = {"xp": backend.xp, "device": backend.device, "channel_axis": channel_axis}
+    for channels in (2, 6):
+        said, learned = make(channels, rng=11, **made_for), make(None, rng=11, **made_for)
+        assert learned.in_channels == learned.groups
+        assert repr(learned).startswith(f"{type(learned).__name__}(None, ")
+        shape = (*batch, channels, *size) if channel_axis == 1 else (*batch, *size, channels)
+        dtype = backend.numpy(said.weight).dtype.name
+        x = backend.array(draw(rng, shape, dtype))
+        y = learned.forward(x)
+        assert learned.in_channels == channels
+        assert repr(learned) == repr(said)
+        np.testing.assert_array_equal(backend.numpy(learned.weight), backend.numpy(said.weight))
+        np.testing.assert_array_equal(backend.numpy(y), backend.numpy(said.forward(x)))
+        np.testing.assert_array_equal(backend.numpy(learned.backward(y)), backend.numpy(said.backward(y)))
+        # Once only.
+        with pytest.raises(ValueError, match=r"^weight must have "):
+            learned.forward(
+                backend.array(draw(rng, (*shape[:-1], 8) if channel_axis == -1 else (*batch, 8, *size), dtype))
+            )
+        np.testing.assert_array_equal(backend.numpy(learned.weight), backend.numpy(said.weight))
+
+
+def test_a_layer_that_has_as_many_channels_as_it_has_groups_has_learned_them(rng):
+    layer = Conv1d(None, 4, 2, groups=2, rng=0)
+    before = layer.weight
+    layer.forward(rng.standard_normal((1, 2, 5)))
+    assert layer.weight is before
+    with pytest.raises(ValueError, match=r"^weight must have 2 channels on axis 1 .*: got 1$"):
+        layer.forward(rng.standard_normal((1, 4, 5)))
+
+
+def test_what_cannot_be_learned_changes_nothing(rng):
+    layer = Conv2d(None, 4, 3, groups=2, rng=0)
+    before = layer.weight.copy()
+    for x, sentence in (
+        (np.ones((1, 5, 4, 4)), r"^groups must divide the input channels: got groups=2, 5 channels$"),
+        (np.ones((4, 4)), r"^X must have at least 3 axes "),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            layer.forward(x)
+    with pytest.raises(TypeError, match=r"^X must be a plain array .*: got list$"):
+        layer.forward([1.0])
+    np.testing.assert_array_equal(layer.weight, before)
+    layer.forward(rng.standard_normal((1, 6, 4, 4)))
+    np.testing.assert_array_equal(layer.weight, Conv2d(6, 4, 3, groups=2, rng=0).weight)
+
+
+@pytest.mark.parametrize("how", ["set_params", "state"])
+def test_weights_that_are_set_end_learning(backend, how):
+    layer = Conv1d(None, 3, 2, xp=backend.xp, device=backend.device)
+    weight, bias = backend.array(np.ones((3, 1, 2))), backend.array(np.ones(3))
+    if how == "state":
+        layer.state = {"weight": weight, "bias": bias}
+    else:
+        layer.set_params(weight, bias)
+    assert repr(layer) == "Conv1d(1, 3, (2,))"
+    with pytest.raises(ValueError, match=r"^weight must have 4 channels on axis 1 "):
+        layer.forward(backend.array(np.ones((2, 4, 5))))
+    np.testing.assert_array_equal(
+        backend.numpy(layer.forward(backend.array(np.ones((2, 1, 3))))), np.full((2, 3, 2), 3)
+    )
+
+
+LAYERS = [
+    lambda: Conv(),
+    lambda: Conv(3, 8, (3, 3)),
+    lambda: Conv(3, 8, ()),
+    lambda: Conv1d(3, 8, 5, 2, "same", bias=False),
+    lambda: Conv2d(4, 8, 3, (2, 1), [(1, 2), (0, 3)], dilation=(1, 2), groups=2, padding_mode="reflect"),
+    lambda: Conv2d(4, 8, 3, padding=1, padding_mode=["reflect", "circular"], flip=True, channel_axis=-1),
+    lambda: Conv2d(None, 8, 3, groups=2, channel_axis=0),
+    lambda: Conv3d(2, 4, (1, 2, 3), padding="causal", input_dilation=(1, 2, 1)),
+    lambda: ConvTranspose(8, 3, (4, 4), 2, 1),
+    lambda: ConvTranspose1d(8, 3, 4, stride=3, output_padding=(2,)),
+    lambda: ConvTranspose2d(8, 4, 4, 2, 1, 1, groups=2, bias=False),
+    lambda: ConvTranspose3d(None, 4, 2, padding_mode="circular"),
+]
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_repr_reads_like_the_call(make):
+    layer = make()
+    again = eval(repr(layer), vars(xpconv))
+    assert type(again) is type(layer)
+    assert repr(again) == repr(layer)
+    assert again.weight.shape == layer.weight.shape
+    assert (again.bias is None) == (layer.bias is None)
+    for name in (*PARAMETERS, *(["output_padding"] if isinstance(layer, ConvTranspose) else [])):
+        assert getattr(again, name) == getattr(layer, name)
+
+
+def test_repr_leaves_out_the_defaults():
+    assert repr(Conv()) == "Conv(None, 1, (2, 2))"
+    assert repr(Conv2d(3, 8, 3)) == "Conv2d(3, 8, (3, 3))"
+    layer = ConvTranspose2d(3, 8, 3, 2)
+    assert repr(layer) == "ConvTranspose2d(3, 8, (3, 3), stride=2)"
+    layer.stride, layer.flip = 1, True
+    assert repr(layer) == "ConvTranspose2d(3, 8, (3, 3), flip=True)"
+
+
+def test_repr_of_numpys_own_integers():
+    layer = Conv2d(3, 8, np.asarray([3, 2]), stride=np.asarray([1, 2]), padding=np.asarray([1, 0]))
+    assert eval(repr(layer), {**vars(xpconv), "array": np.asarray, "np": np}).forward(np.ones((3, 5, 4))).shape == (
+        8,
+        5,
+        2,
+    )
+
+
+@pytest.mark.parametrize("kind", [Conv, Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d])
+def test_signatures_show_every_parameter(kind):
+    parameters = inspect.signature(kind).parameters
+    assert all(p.kind is not p.VAR_KEYWORD for p in parameters.values())
+    assert set(PARAMETERS) <= set(parameters)
+    assert list(parameters)[:5] == ["in_channels", "out_channels", "kernel_size", "stride", "padding"]
+
+
+def test_parameters_are_the_layers_own(backend):
+    layer = Conv1d(2, 3, 2, xp=backend.xp, device=backend.device)
+    assert list(layer.parameters()) == ["weight", "bias"]
+    assert layer.parameters()["weight"] is layer.weight
+    assert layer.parameters()["bias"] is layer.bias
+    assert list(ConvTranspose1d(2, 3, 2, bias=False).parameters()) == ["weight"]
+    assert all(layer.state[name] is layer.parameters()[name] for name in ("weight", "bias"))
+    layer.forward(backend.array(np.ones((1, 2, 4), dtype=backend.numpy(layer.weight).dtype)))
+    layer.backward(backend.array(np.ones((1, 3, 3), dtype=backend.numpy(layer.weight).dtype)))
+    before = backend.numpy(layer.weight).copy()
+    parameters = layer.parameters()
+    parameters["weight"] -= 0.5 * layer.dweight  # one step, in place
+    assert parameters["weight"] is layer.weight
+    np.testing.assert_array_equal(backend.numpy(layer.weight), before - 0.5 * backend.numpy(layer.dweight))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kind", "theirs"), [(Conv2d, torch.nn.Conv2d), (ConvTranspose2d, torch.nn.ConvTranspose2d)])
+def test_state_goes_to_torch_and_back(backend, kind, theirs, bias):
+    said = {"stride": 2, "groups": 2, "bias": bias}
+    torch_layer = theirs(4, 6, (3, 2), **said)
+    layer = kind(4, 6, (3, 2), **said, rng=3, xp=backend.xp, dtype=backend.xp.float64, device=backend.device)
+    own = {name: backend.numpy(array).copy() for name, array in layer.state.items()}
+
+    if backend.xp is array_api_compat.torch:
+        torch_layer.load_state_dict(layer.state)
+    else:
+        torch_layer.load_state_dict({name: torch.tensor(backend.numpy(a)) for name, a in layer.state.items()})
+    for name, array in torch_layer.state_dict().items():
+        np.testing.assert_array_equal(array.numpy(), own[name].astype("float32"))
+
+    with torch.no_grad():
+        for parameter in torch_layer.parameters():
+            parameter += 1
+    layer.state = torch_layer.state_dict()
+    for name, array in layer.state.items():
+        values = backend.numpy(array)  # in the library and on the device that the layer was made for
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, torch_layer.state_dict()[name].numpy())
+    # Copies: what happens there does not happen here, or the reverse.
+    before = {name: backend.numpy(array).copy() for name, array in layer.state.items()}
+    with torch.no_grad():
+        for parameter in torch_layer.parameters():
+            parameter.zero_()
+    for name, array in layer.state.items():
+        np.testing.assert_array_equal(backend.numpy(array), before[name])
+    assert not np.any([np.any(array.numpy()) for array in torch_layer.state_dict().values()])
+
+
+def test_state_goes_from_layer_to_layer(backend):
+    one = ConvTranspose1d(2, 4, 3, groups=2, rng=1)
+    other = ConvTranspose1d(2, 4, 3, groups=2, rng=2, xp=backend.xp, device=backend.device)
+    other.state = one.state
+    values = backend.numpy(other.weight).copy()
+    assert values.dtype == np.float64
+    np.testing.assert_array_equal(values, one.weight)
+    one.weight *= 2
+    one.bias += 1
+    np.testing.assert_array_equal(backend.numpy(other.weight), values)
+    np.testing.assert_array_equal(backend.numpy(other.bias), np.zeros(4))
+    one.state = other.state
+    np.testing.assert_array_equal(one.weight, values)
+    assert one.weight.flags.writeable
+
+
+def test_state_takes_torchs_parameters_off_the_tape(backend):
+    torch_layer = torch.nn.Conv1d(2, 3, 2)
+    layer = Conv1d(2, 3, 2, xp=backend.xp, device=backend.device)
+    layer.state = dict(torch_layer.named_parameters())
+    np.testing.assert_array_equal(backend.numpy(layer.weight), torch_layer.weight.detach().numpy())
+    assert not getattr(layer.weight, "requires_grad", False)
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    layer = Conv1d(2, 3, 2, rng=0)
+    weight, bias = layer.weight, layer.bias
+    good = {"weight": np.ones((3, 2, 2)), "bias": np.ones(3)}
+    for error, sentence, state in (
+        (ValueError, "state must have the names weight, bias: got ['weight']", {"weight": good["weight"]}),
+        (ValueError, "state must have the names weight, bias: got ['bias', 'kernel']", {"kernel": 1, "bias": 2}),
+        (
+            ValueError,
+            "state must have the names weight, bias: got ['bias', 'dweight', 'weight']",
+            {**good, "dweight": 1},
+        ),
+        (ValueError, "state must have the names weight, bias: got []", {}),
+        (TypeError, "state must hold arrays: got 1.0", {**good, "bias": 1.0}),
+        (TypeError, "state must hold arrays: got None", {**good, "bias": None}),
+        (ValueError, "bias must have shape (3,): got (2,)", {**good, "bias": np.ones(2)}),
+        (
+            ValueError,
+            "weights must have axes (out channels, in channels / groups, 1 of the kernel): got 2",
+            {**good, "weight": np.ones((3, 2))},
+        ),
+    ):
+        with pytest.raises(error) as caught:
+            layer.state = state
+        assert str(caught.value) == sentence
+        assert layer.weight is weight
+        assert layer.bias is bias
+    without = ConvTranspose1d(2, 3, 2, bias=False)
+    with pytest.raises(ValueError, match=r"^state must have the names weight: got \['bias', 'weight'\]$"):
+        without.state = good
+
+
+@pytest.mark.parametrize("make", LAYERS)
+@pytest.mark.parametrize("how", [lambda layer: pickle.loads(pickle.dumps(layer)), copy.deepcopy])
+def test_a_pickled_layer_goes_on(backend, rng, make, how):
+    layer = make()
+    shape = [2, *(6,) * (layer.weight.ndim - 2)]
+    channels = layer.in_channels if "(None," not in repr(layer) else 4
+    shape.insert(layer.channel_axis if layer.channel_axis >= 0 else len(shape), channels)
+    x = draw(rng, tuple(shape), "float64")
+    layer.forward(x)  # from which some learn how many channels there are
+    layer.set_params(backend.array(layer.weight), None if layer.bias is None else backend.array(layer.bias + 1.0))
+    x = backend.array(x)
+    again = how(layer)
+    assert repr(again) == repr(layer)
+    y = layer.forward(x)
+    np.testing.assert_array_equal(backend.numpy(again.forward(x)), backend.numpy(y))
+    later = how(layer)  # with what forward has seen
+    dx = layer.backward(y)
+    np.testing.assert_array_equal(backend.numpy(later.backward(y)), backend.numpy(dx))
+    np.testing.assert_array_equal(backend.numpy(later.dweight), backend.numpy(layer.dweight))
+
+
+def test_a_pickled_layer_learns_what_it_would_have_learned(rng):
+    layer = Conv1d(None, 3, 2, rng=5)
+    again = pickle.loads(pickle.dumps(layer))
+    x = rng.standard_normal((1, 4, 5))
+    np.testing.assert_array_equal(again.forward(x), layer.forward(x))
+    np.testing.assert_array_equal(again.weight, Conv1d(4, 3, 2, rng=5).weight)
 
 
 def test_set_params_keeps_what_it_is_given_and_forgets_the_rest():
@@ -155,10 +571,10 @@ def test_a_gradient_of_another_shape_says_so():
         *(
             (
                 TypeError,
-                f"dtype must be one for real or complex numbers of 32 or 64 bits: got {dtype!r}",
+                f"dtype must be one for real or complex numbers of 16, 32 or 64 bits: got {dtype!r}",
                 lambda dtype=dtype: Conv2d(1, 1, 3, dtype=dtype),
             )
-            for dtype in (np.dtype("int64"), np.float16, "float32", float, 3, [])
+            for dtype in (np.dtype("int64"), np.bool_, "float32", float, 3, [])
         ),
         *(
             (
@@ -169,6 +585,62 @@ def test_a_gradient_of_another_shape_says_so():
             for rng in ("x", -1, 1.5)
         ),
         (TypeError, "bias must be a bool: got 'no'", lambda: Conv2d(1, 1, 3, bias="no")),
+        (TypeError, "flip must be a bool: got 1", lambda: Conv2d(1, 1, 3, flip=1)),
+        (
+            ValueError,
+            f"padding_mode must be one of {MODES}, or a sequence of 2 of them: got 'mirror'",
+            lambda: Conv2d(1, 1, 3, padding_mode="mirror"),
+        ),
+        (
+            ValueError,
+            "padding_mode must be 'zeros' where input_dilation is not 1: got 'circular' on spatial axis 0",
+            lambda: Conv1d(1, 1, 3, padding=1, padding_mode="circular", input_dilation=2),
+        ),
+        (
+            ValueError,
+            "input_dilation must be an integer of at least 1, or a sequence of 2, one per spatial axis: got 0",
+            lambda: Conv2d(1, 1, 3, input_dilation=0),
+        ),
+        (
+            ValueError,
+            "channel_axis must be an integer from -4 to 3: got 4",
+            lambda: Conv2d(1, 1, 3, channel_axis=4),
+        ),
+        (
+            TypeError,
+            f"a convolution's parameters are {', '.join(PARAMETERS)}, dtype: got strides",
+            lambda: Conv2d(1, 1, 3, strides=2),
+        ),
+        (
+            ValueError,
+            "output_padding must be less than the stride or the dilation: got 2 on spatial axis 1",
+            lambda: ConvTranspose2d(1, 1, 3, 2, output_padding=(1, 2)),
+        ),
+        (
+            ValueError,
+            "groups must divide the output channels: got groups=2, 3 channels",
+            lambda: ConvTranspose2d(4, 3, 3, groups=2),
+        ),
+        (
+            ValueError,
+            "groups must divide the input channels: got groups=2, 3 channels",
+            lambda: ConvTranspose2d(3, 4, 3, groups=2),
+        ),
+        (
+            ValueError,
+            "output_size must be from 9 to 10 on spatial axis 0: got 11",
+            lambda: ConvTranspose1d(1, 1, 3, 2).forward(np.ones((1, 1, 4)), 11),
+        ),
+        (
+            ValueError,
+            "weights must have axes (in channels, out channels / groups, 2 of the kernel): got 3",
+            lambda: ConvTranspose2d().set_params(np.ones((1, 1, 2))),
+        ),
+        (
+            ValueError,
+            "bias must have shape (3,): got (2,)",
+            lambda: ConvTranspose2d().set_params(np.ones((2, 3, 2, 2)), np.ones(2)),
+        ),
         (
             ValueError,
             "weights must have axes (out channels, in channels / groups, 2 of the kernel): got 3",
@@ -205,6 +677,9 @@ def test_a_device_that_is_none():
 def test_a_layer_is_a_conv_by_its_class():
     assert [kind.ndim for kind in (Conv, Conv1d, Conv2d, Conv3d)] == [None, 1, 2, 3]
     assert all(issubclass(kind, xpconv.Conv) for kind in (Conv1d, Conv2d, Conv3d))
+    transposed = (ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
+    assert [kind.ndim for kind in transposed] == [None, 1, 2, 3]
+    assert all(issubclass(kind, xpconv.ConvTranspose) for kind in transposed)
 
 
 def test_filters_are_transformed_once_and_again_when_they_change(backend, rng, monkeypatch):
@@ -282,3 +757,65 @@ def test_what_is_kept_belongs_to_an_algorithm(rng):
     for method in ("winograd", "fft", "banded", "lowering", "winograd", "fft"):
         with options(method=method):
             np.testing.assert_array_equal(layer.forward(x), conv(x, layer.weight))
+
+
+@pytest.mark.parametrize("method", ["auto", "lowering", "winograd", "banded", "fft"])
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+def test_weights_may_be_changed_in_place(backend, rng, kind, method):
+    """By whoever holds them, between any two calls: nothing old is used."""
+    layer = kind(3, 4, 3, padding=1, rng=0)
+    layer.set_params(backend.array(layer.weight.copy()), backend.array(np.ones(4)))
+    x = backend.array(draw(rng, (2, 3, 9, 8), "float64"))
+    dy = backend.array(draw(rng, (2, 4, 9, 8), "float64"))
+    functions = (conv, conv_backward) if kind is Conv2d else (conv_transpose, conv_transpose_backward)
+
+    def agree():
+        said = {"padding": 1, "flip": layer.flip}
+        gradients = functions[1](dy, x, layer.weight, **said)
+        y, dx = layer.forward(x), layer.backward(dy)
+        for ours, values in (
+            (y, functions[0](x, layer.weight, layer.bias, **said)),
+            (dx, gradients.dx),
+            (layer.dweight, gradients.dweight),
+            (layer.dbias, gradients.dbias),
+        ):
+            np.testing.assert_array_equal(backend.numpy(ours), backend.numpy(values))
+        return backend.numpy(y)
+
+    with options(method=method):
+        first = agree()
+        np.testing.assert_array_equal(agree(), first)
+        if backend.name != "numpy:readonly":
+            layer.weight[1, 2, 0, 1] += 1.0
+            assert not np.array_equal(agree(), first)
+            layer.weight[1, 2, 0, 1] -= 1.0
+        layer.flip = True
+        turned = agree()
+        assert not np.array_equal(turned, first)
+        layer.flip = False
+        agree()
+        layer.flip = True
+        np.testing.assert_array_equal(agree(), turned)
+        if backend.name != "numpy:readonly":
+            layer.weight[...] = backend.array(draw(rng, tuple(layer.weight.shape), "float64"))
+            layer.bias[2] = 7.0
+            agree()
+            layer.flip = False
+            agree()
+        layer.weight = backend.array(draw(rng, tuple(layer.weight.shape), "float64"))
+        agree()
+
+
+@pytest.mark.parametrize("method", ["auto", "lowering", "banded", "fft"])
+def test_what_is_kept_of_a_transposed_layer_belongs_to_a_geometry(rng, method):
+    layer = ConvTranspose2d(4, 4, 4, stride=2, padding=1, rng=0)
+    with options(method=method):
+        for size, output_size in ((12, None), (13, None), (12, 25), (12, (24, 25)), (3, None), (12, None)):
+            x = rng.standard_normal((2, 4, size, size))
+            said = {"stride": layer.stride, "padding": 1, "output_size": output_size}
+            y = layer.forward(x, output_size)
+            dx = layer.backward(y)
+            np.testing.assert_array_equal(y, conv_transpose(x, layer.weight, layer.bias, **said))
+            np.testing.assert_array_equal(dx, conv_transpose_backward(y, x, layer.weight, **said).dx)
+        layer.stride = 1
+        np.testing.assert_array_equal(layer.forward(x), conv_transpose(x, layer.weight, layer.bias, padding=1))

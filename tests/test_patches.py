@@ -443,12 +443,12 @@ BAD = [
     ),
     (
         ValueError,
-        "x must have 4 axes (batch, channels, 2 spatial), or other than one for the batch: got 2",
+        "x must have at least 3 axes (channels, 2 spatial; any number for the batch before them): got 2",
         lambda: unfold(X[0, 0], (2, 2)),
     ),
     (
         ValueError,
-        "x must have 2 axes (batch, channels, 0 spatial), or other than one for the batch: got 0",
+        "x must have at least 1 axes (channels, 0 spatial; any number for the batch before them): got 0",
         lambda: unfold(np.ones(()), 2),
     ),
     (

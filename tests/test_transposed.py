@@ -690,7 +690,7 @@ BAD = [
     ),
     (
         ValueError,
-        "x must have 4 axes (batch, channels, 2 spatial), or other than one for the batch: got 2",
+        "x must have at least 3 axes (channels, 2 spatial; any number for the batch before them): got 2",
         lambda: conv_transpose(X[0, 0], W),
     ),
     (ValueError, "bias must have shape (3,): got (4,)", lambda: conv_transpose(X, W, np.ones(4))),

@@ -86,7 +86,7 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
         How much is added before and after each spatial axis; a negative number crops. ``"valid"`` is nothing.
         ``"same"`` makes ``ceil(size / stride)`` outputs at any stride with as little as that takes, the odd one at the
         end; ``"same_lower"`` has it at the start. ``"full"`` makes an output wherever a tap meets the input,
-        ``"causal"`` lets no output see what comes after it.
+        ``"causal"`` lets no output see what comes after it, but for what a border shows of it.
     dilation : int or sequence of int, default 1
         Step from tap to tap within a window.
     groups : int, default 1

@@ -229,14 +229,15 @@ def padded_axes(
     return [axis._replace(lo=lo, hi=hi) for axis, (lo, hi) in zip(axes, _padding(padding, axes), strict=True)]
 
 
-def integer(name: str, value: object, least: int) -> int:
+def integer(name: str, value: object, least: int, most: int | None = None) -> int:
     """An integer that a user gave, or a sentence."""
     try:
         number = _index(value)
-        if number < least:
+        if number < least or (most is not None and number > most):
             raise ValueError
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} must be an integer of at least {least}: got {value!r}") from None
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise type(error)(f"{name} must be an integer {allowed}: got {value!r}") from None
     return number
 
 

@@ -152,6 +152,10 @@ class Conv:
         agree(X=X, weight=self.weight)
         kernel = self.weight.shape[2:]
         channels = Layout.of("X", X.shape, len(kernel), self.channel_axis).inner(X.shape)[1]
+        if not channels:
+            raise ValueError(
+                f"X must have at least one channel for the layer to learn from: got shape {tuple(X.shape)}"
+            )
         if channels != self.in_channels:
             drawn = _drawn(self._rng, self._shape(channels, self.out_channels, kernel), channels)
             self.weight = brought(drawn, self.weight, self.weight.dtype)
@@ -171,9 +175,8 @@ class Conv:
         """As it could be called."""
         said = map(repr, (None if self._learns else self.in_channels, self.out_channels, tuple(self.weight.shape[2:])))
         defaults = {**Parameters._field_defaults, "output_padding": 0}
-        others = [
-            f"{name}={value!r}" for name, value in vars(self).items() if name in defaults and value != defaults[name]
-        ]
+        values = {name: repr(value) for name, value in vars(self).items() if name in defaults}
+        others = [f"{name}={value}" for name, value in values.items() if value != repr(defaults[name])]
         return f"{type(self).__name__}({', '.join([*said, *others, *['bias=False'][: self.bias is None]])})"
 
     def parameters(self) -> dict[str, Any]:
@@ -231,6 +234,8 @@ class Conv:
         array([[[1., 3.]]])
         """
         agree(weights=weights, bias=bias)
+        if bias is not None and bias.dtype != weights.dtype:
+            raise TypeError(f"weights and bias must have one dtype: got {weights.dtype} and {bias.dtype}")
         if weights.ndim < 2 or self.ndim not in (None, weights.ndim - 2):
             axes = "*kernel" if self.ndim is None else f"{self.ndim} of the kernel"
             raise ValueError(f"weights must have axes ({self._axes}, {axes}): got {weights.ndim}")
@@ -330,6 +335,7 @@ class Conv:
     def _shape(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
         """The weight's. An input that is large enough for any kernel lets the form check all the rest."""
         inner = (1, in_channels, *(2**62,) * len(kernel))
+        Layout.of("X", inner, len(kernel), self.channel_axis)
         return Form.of(inner, (out_channels, None, *kernel), self._said()).geometry.w_shape
 
 
@@ -452,6 +458,7 @@ class ConvTranspose(Conv):
                 f"groups must divide the output channels: got groups={self.groups}, {out_channels} channels"
             )
         inner = (1, in_channels, *(2**62,) * len(kernel))
+        Layout.of("X", inner, len(kernel), self.channel_axis)
         w_shape = (in_channels, out_channels // self.groups, *kernel)
         return Form.of_transposed(inner, w_shape, self._said(), self.output_padding).geometry.w_shape
 

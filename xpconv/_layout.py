@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ._geometry import integer
 from ._typing import ArrayT, Namespace
 
 __all__ = ["Layout"]
@@ -24,16 +25,12 @@ class Layout(NamedTuple):
         batch = len(shape) - ndim - 1
         if batch < 0:
             raise ValueError(
-                f"{name} must have {ndim + 2} axes (batch, channels, {ndim} spatial), or other than one for the batch: "
-                f"got {len(shape)}"
+                f"{name} must have at least {ndim + 1} axes (channels, {ndim} spatial; any number for the batch before "
+                f"them): got {len(shape)}"
             )
-        if channel_axis == 1 and type(channel_axis) is int:
-            return cls(tuple(shape[:batch]), batch, ndim)
         least, most = -ndim - 2, ndim + 1
-        if type(channel_axis) is not int or not least <= channel_axis <= most:
-            kind = ValueError if type(channel_axis) is int else TypeError
-            raise kind(f"channel_axis must be an integer from {least} to {most}: got {channel_axis!r}")
-        axis = channel_axis - least if channel_axis < 0 else channel_axis
+        axis = integer("channel_axis", channel_axis, least, most)
+        axis = axis - least if axis < 0 else axis
         axis = axis + batch - 1 if axis else 0
         rest = [size for i, size in enumerate(shape) if i != axis]
         return cls(tuple(rest[:batch]), axis, ndim)

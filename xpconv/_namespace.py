@@ -144,9 +144,18 @@ def brought(x: Any, like: Any, dtype: Any = None) -> Any:
     xp = array_api_compat.array_namespace(like)
     if not array_api_compat.is_array_api_obj(x):
         raise TypeError(f"state must hold arrays: got {x!r}")
+    x = x.detach() if is_torch_array(x) else x
     if array_api_compat.array_namespace(x) is not xp:
-        x = np.asarray(array_api_compat.to_device(x.detach() if is_torch_array(x) else x, "cpu"))
+        x = _numpy(x)
     return xp.asarray(x, dtype=dtype, device=device(like), copy=True)
+
+
+def _numpy(x: Any) -> Any:
+    """The values of x, wherever they lie."""
+    if is_torch_array(x) or is_cupy_array(x):
+        return np.asarray(array_api_compat.to_device(x, "cpu"))
+    main = array_api_compat.array_namespace(x).__array_namespace_info__().default_device()
+    return np.asarray(x if main is None else array_api_compat.to_device(x, main))
 
 
 # Doors.

@@ -30,28 +30,40 @@ def result(xp: Any, wanted: Any, **dtypes: Any) -> Any:
             return theirs
         if real_dtype(ours, xp=xp) != theirs:
             raise TypeError(
-                f"{first} and {name} must have one dtype, but for a real and a complex one of the same precision, "
-                f"unless dtype says what the result is: got {ours} and {theirs}"
+                f"{first} and {name} must have one dtype, or be real and complex numbers of one precision, or go with a dtype "
+                f"for the result: got {ours} and {theirs}"
             )
     return ours
 
 
 def _wanted(xp: Any, wanted: Any, dtypes: dict[str, Any]) -> Any:
     """The dtype that a user asks for, if the operands' convert to it without loss."""
+    given = wanted
     try:
         wanted = np.dtype(wanted) if xp is np else wanted
         fits = is_supported(xp, wanted)
     except TypeError:  # nothing like a dtype; not even hashable
         fits = False
     if not fits:
-        raise TypeError(f"dtype must be one for numbers, of the operands' library: got {wanted!r}")
-    complexes = any(is_kind(xp, dtype, "complex floating") for dtype in dtypes.values())
+        raise TypeError(f"dtype must be one for numbers, of the operands' library: got {given!r}")
+    complexes = any(is_complex(dtype, xp=xp) for dtype in dtypes.values())
     for name, dtype in dtypes.items():
-        alike = is_kind(xp, dtype, "integral") == is_kind(xp, wanted, "integral")
-        alike = alike and is_kind(xp, wanted, "complex floating") == complexes
-        if not alike or not xp.can_cast(dtype, wanted):
-            raise TypeError(f"dtype must be one that {name}'s converts to without loss: got {wanted} for {dtype}")
+        if is_complex(wanted, xp=xp) != complexes or not _holds(xp, wanted, dtype):
+            raise TypeError(f"dtype must be of the kind of {name}'s and hold all its numbers: got {wanted} for {dtype}")
     return wanted
+
+
+def _holds(xp: Any, wide: Any, dtype: Any) -> bool:
+    """Whether a dtype has all numbers of another of its kind; `can_cast` says so of others, too, in torch."""
+    if wide == dtype:
+        return True
+    if is_kind(xp, wide, "integral") and is_kind(xp, dtype, "integral"):
+        ours, theirs = xp.iinfo(wide), xp.iinfo(dtype)
+        return bool(ours.min <= theirs.min and theirs.max <= ours.max)
+    if is_kind(xp, wide, "integral") or is_kind(xp, dtype, "integral"):
+        return False
+    ours, theirs = xp.finfo(wide), xp.finfo(dtype)
+    return bool(ours.bits > theirs.bits or (ours.bits == theirs.bits > 16))
 
 
 class Numbers(NamedTuple):
@@ -77,7 +89,7 @@ def working(xp: Any, *dtypes: Any) -> Any:
     """The dtype to multiply the first two in, and to add products in: exact for integers, of 32 bits or more."""
     if is_kind(xp, dtypes[0], "integral"):
         bits = [xp.iinfo(dtype).bits for dtype in dtypes]
-        if max(bits[:2]) == 8 and _has_float64(xp):
+        if max(bits[:2]) == 8 and max(bits) <= 32 and _has_float64(xp):
             return _named(xp, "float64")  # exact to 2**37 products, by BLAS, on GPUs too
         widest = dtypes[bits.index(max(bits))]
         return widest if _multiplies(xp, widest) else _named(xp, "int64")  # which wraps around to the same

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from ._geometry import Padding, PerAxis
@@ -63,7 +63,8 @@ class Parameters(NamedTuple):
         """Whether they may be looked up: True and 1.0 are equal to 1, but not allowed."""
         if self is _DEFAULTS:
             return True
-        return all(map(is_certain, self[:_SHAPING])) and is_certain(self.channel_axis)
+        others = isinstance(self.dtype, Hashable) and is_certain(self.channel_axis)
+        return others and all(map(is_certain, self[:_SHAPING]))
 
 
 _DEFAULTS = Parameters()
