@@ -30,8 +30,8 @@ def result(xp: Any, wanted: Any, **dtypes: Any) -> Any:
             return theirs
         if real_dtype(ours, xp=xp) != theirs:
             raise TypeError(
-                f"{first} and {name} must have one dtype, or be real and complex numbers of one precision, or go with a "
-                f"dtype for the result: got {ours} and {theirs}"
+                f"{first} and {name} must have one dtype, or be real and complex numbers of one precision, or go with "
+                f"a dtype for the result: got {ours} and {theirs}"
             )
     return ours
 
