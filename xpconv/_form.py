@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
-from ._geometry import Axis, Geometry, Padding, PerAxis, integer, is_listing, padded_axes, parse, per_axis, within
+from ._geometry import Axis, Geometry, PerAxis, integer, is_listing, padded_axes, parse, per_axis, within
 from ._parameters import Parameters
 
 __all__ = ["Form", "Region", "Run"]
@@ -56,7 +56,11 @@ class Form:
     @classmethod
     def of(cls, x_shape: Sequence[Any], w_shape: Sequence[Any], parameters: Parameters) -> Form:
         """The form of shapes (batch, channels, *spatial) and (out, in/groups, *kernel), as `parse` takes them."""
-        return _form(x_shape, w_shape, parameters)
+        stride, padding, dilation, groups, mode, input_dilation, *_ = parameters
+        spread = per_axis("input_dilation", input_dilation, len(w_shape) - 2, 1)
+        size = map(_dilated, x_shape[2:], spread)
+        geometry = parse((*x_shape[:2], *size), w_shape, stride, padding, dilation, groups)
+        return _with_border(geometry, spread, mode)
 
     @classmethod
     def of_transposed(
@@ -68,7 +72,20 @@ class Form:
         output_size: PerAxis | None = None,
     ) -> Form:
         """The form whose outputs the transposed convolution takes as its input."""
-        return _transposed_form(y_shape, w_shape, parameters, output_padding, output_size)
+        samples, channels, *out = y_shape
+        outputs, inputs, *kernel = w_shape
+        groups = integer("groups", parameters.groups, 1)
+        channels = outputs if channels is None else channels
+        if channels % groups:
+            raise ValueError(f"groups must divide the input channels: got groups={groups}, {channels} channels")
+        if channels != outputs:
+            raise ValueError(
+                f"weight must have {channels} channels on axis 0, as many as there are inputs: got {outputs}"
+            )
+        spread = per_axis("input_dilation", parameters.input_dilation, len(kernel), 1)
+        axes = _transposed_axes(out, kernel, parameters, spread, output_padding, output_size)
+        geometry = Geometry(samples, groups, outputs // groups, inputs, axes)
+        return _with_border(geometry, spread, parameters.padding_mode)
 
     @cached_property
     def undilated(self) -> bool:
@@ -142,88 +159,57 @@ class Form:
         return [geometry for _, _, geometry in self.phases if geometry is not None]
 
 
-def _form(
-    x_shape: Sequence[Any],
-    w_shape: Sequence[Any],
-    parameters: Parameters,
-) -> Form:
-    stride, padding, dilation, groups, mode, input_dilation, *_ = parameters
-    spread = per_axis("input_dilation", input_dilation, len(w_shape) - 2, 1)
-    size = map(_dilated, x_shape[2:], spread)
-    geometry = parse((*x_shape[:2], *size), w_shape, stride, padding, dilation, groups)
-    return _with_border(geometry, spread, mode)
-
-
-def _transposed_form(
-    y_shape: Sequence[Any],
-    w_shape: Sequence[Any],
-    parameters: Parameters,
-    output_padding: PerAxis,
-    output_size: PerAxis | None,
-) -> Form:
-    stride, padding, dilation, groups, mode, input_dilation, *_ = parameters
-    samples, channels, *out = y_shape
-    outputs, inputs, *kernel = w_shape
-    groups = integer("groups", groups, 1)
-    channels = outputs if channels is None else channels
-    if channels % groups:
-        raise ValueError(f"groups must divide the input channels: got groups={groups}, {channels} channels")
-    if channels != outputs:
-        raise ValueError(f"weight must have {channels} channels on axis 0, as many as there are inputs: got {outputs}")
-    spread = per_axis("input_dilation", input_dilation, len(kernel), 1)
-    axes = _transposed_axes(out, kernel, stride, padding, dilation, spread, output_padding, output_size)
-    geometry = Geometry(samples, groups, outputs // groups, inputs, axes)
-    return _with_border(geometry, spread, mode)
-
-
 def _transposed_axes(
     out: Sequence[int],
     kernel: Sequence[int],
-    stride: PerAxis,
-    padding: Padding,
-    dilation: PerAxis,
+    parameters: Parameters,
     spread: Sequence[int],
     output_padding: PerAxis,
     output_size: PerAxis | None,
 ) -> tuple[Axis, ...]:
     """One row per spatial axis, of an input that has so many outputs: the last of them ends where the padding does."""
+    stride, padding, dilation, *_ = parameters
     ndim = len(kernel)
     extra = per_axis("output_padding", output_padding, ndim, 0)
     wanted = None if output_size is None else per_axis("output_size", output_size, ndim, 1)
-    if wanted and any(extra):
-        raise ValueError(f"output_padding must be 0 where output_size is given: got {output_padding!r}")
+    same = isinstance(padding, str) and padding.startswith("same")
+    if any(extra) and (same or wanted):
+        where = f"with padding {padding!r}" if same else "where output_size is given"
+        raise ValueError(f"output_padding must be 0 {where}: got {output_padding!r}")
     if 0 in out:
         raise ValueError(f"x must have at least one position on each spatial axis: got {tuple(out)}")
-    same = isinstance(padding, str) and padding.startswith("same")
-    if same and any(extra):
-        raise ValueError(f"output_padding must be 0 with padding {padding!r}: got {output_padding!r}")
     strides = per_axis("stride", stride, ndim, 1)
     # "same" depends on the size: by default the largest that has so many outputs.
-    sizes = wanted or tuple((m * s - 1) // r + 1 for m, s, r in zip(out, strides, spread, strict=True))
-    axes = padded_axes(tuple(map(_dilated, sizes, spread)), kernel, stride, padding, dilation)
+    largest = tuple((m * s - 1) // r + 1 for m, s, r in zip(out, strides, spread, strict=True))
+    axes = padded_axes(tuple(map(_dilated, wanted or largest, spread)), kernel, stride, padding, dilation)
     for i, (axis, m, r) in enumerate(zip(axes, out, spread, strict=True)):
-        span = axis.stride * (m - 1) + axis.extent - axis.lo - axis.hi
-        if same:
-            least, room = axis.stride * (m - 1) + 1, axis.stride
-        else:
-            least, room = span, max(axis.stride, axis.dilation)
-        least, most = -(-(least - 1) // r) + 1, (least + room - 2) // r + 1
-        size = sizes[i] if same or wanted else least + extra[i]
-        if extra[i] and size > most:
+        sizes = _sizes(i, axis, m, r, same)
+        if wanted is None and extra[i] >= len(sizes):
             raise ValueError(
                 f"output_padding must be less than the stride or the dilation: got {extra[i]} on spatial axis {i}"
             )
-        if least > most:
-            raise ValueError(
-                f"input_dilation must leave an output size that makes {m} positions: got {r} on spatial axis {i}"
-            )
-        if size < 1:
+        size = wanted[i] if wanted else largest[i] if same else sizes[extra[i]]
+        if wanted is None and size < 1:
             raise ValueError(f"padding must leave something of the output: {size} remain on spatial axis {i}")
-        if not least <= size <= most:
-            raise ValueError(f"output_size must be from {max(least, 1)} to {most} on spatial axis {i}: got {size}")
-        reach = axis.stride * (m - 1) + axis.extent
-        axes[i] = within(axis._replace(size=_dilated(size, r), hi=reach - axis.lo - _dilated(size, r)))
+        if size not in sizes:
+            allowed = f"from {max(sizes[0], 1)} to {sizes[-1]}"
+            raise ValueError(f"output_size must be {allowed} on spatial axis {i}: got {size}")
+        end = axis.stride * (m - 1) + axis.extent - axis.lo
+        axes[i] = within(axis._replace(size=_dilated(size, r), hi=end - _dilated(size, r)))
     return tuple(axes)
+
+
+def _sizes(i: int, axis: Axis, outputs: int, spread: int, same: bool) -> range:
+    """The sizes of an input that has so many outputs; up to the dilation, with some that no output sees."""
+    least, room = axis.stride * (outputs - 1) + axis.extent - axis.lo - axis.hi, max(axis.stride, axis.dilation)
+    if same:
+        least, room = axis.stride * (outputs - 1) + 1, axis.stride
+    sizes = range(-(-(least - 1) // spread) + 1, (least + room - 2) // spread + 2)
+    if not sizes:
+        raise ValueError(
+            f"input_dilation must leave an output size that makes {outputs} positions: got {spread} on spatial axis {i}"
+        )
+    return sizes
 
 
 def _dilated(size: int, spread: int) -> int:
