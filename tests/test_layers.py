@@ -574,7 +574,7 @@ def test_a_gradient_of_another_shape_says_so():
                 f"dtype must be one for real or complex numbers of 16, 32 or 64 bits: got {dtype!r}",
                 lambda dtype=dtype: Conv2d(1, 1, 3, dtype=dtype),
             )
-            for dtype in (np.dtype("int64"), np.bool_, "float32", float, 3, [])
+            for dtype in (np.dtype("int64"), np.bool_, "int32", int, 3, [])
         ),
         *(
             (
@@ -819,3 +819,50 @@ def test_what_is_kept_of_a_transposed_layer_belongs_to_a_geometry(rng, method):
             np.testing.assert_array_equal(dx, conv_transpose_backward(y, x, layer.weight, **said).dx)
         layer.stride = 1
         np.testing.assert_array_equal(layer.forward(x), conv_transpose(x, layer.weight, layer.bias, padding=1))
+
+
+def test_a_forward_that_fails_teaches_nothing():
+    layer = Conv2d(None, 4, 3)
+    with pytest.raises(ValueError, match=r"^the kernel must fit"):
+        layer.forward(np.ones((1, 3, 2, 2)))
+    with pytest.raises(ValueError, match=r"^X must have at least one channel for the layer to learn from"):
+        layer.forward(np.ones((1, 0, 8, 8)))
+    assert layer.forward(np.ones((1, 5, 8, 8))).shape == (1, 4, 6, 6)
+    assert layer.in_channels == 5
+
+
+def test_a_transposed_layer_of_a_dilated_input():
+    layer = ConvTranspose1d(2, 3, 3, input_dilation=2, rng=0)
+    x = np.ones((1, 2, 5))
+    np.testing.assert_array_equal(layer.forward(x), conv_transpose(x, layer.weight, layer.bias, input_dilation=2))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence", "make"),
+    [
+        (ValueError, "groups must be an integer of at least 1: got 0", lambda: ConvTranspose2d(2, 3, 3, groups=0)),
+        (TypeError, "groups must be an integer of at least 1: got 'a'", lambda: ConvTranspose2d(2, 3, 3, groups="a")),
+        (
+            ValueError,
+            "groups must divide the output channels: got groups=2, 3 channels",
+            lambda: ConvTranspose2d(2, 3, 3, groups=2),
+        ),
+        (
+            ValueError,
+            "padding_mode must be 'zeros' where input_dilation is not 1: got 'reflect' on spatial axis 0",
+            lambda: ConvTranspose1d(2, 3, 3, padding=1, padding_mode="reflect", input_dilation=2),
+        ),
+    ],
+)
+def test_bad_input_of_transposed_layers(error, sentence, make):
+    with pytest.raises(error) as caught:
+        make()
+    assert str(caught.value) == sentence
+
+
+def test_states_that_cannot_be_taken_over():
+    layer = Conv2d(2, 3, 3)
+    with pytest.raises(ValueError, match=r"^state must have the names weight, bias: got \['1', 'weight'\]$"):
+        layer.state = {1: layer.weight, "weight": layer.weight}
+    with pytest.raises(TypeError, match=r"^state must hold numbers that NumPy and .*numpy have: got torch.bfloat16$"):
+        layer.state = torch.nn.Conv2d(2, 3, 3).bfloat16().state_dict()

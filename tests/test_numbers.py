@@ -13,6 +13,7 @@ from xpconv import (
     conv,
     conv_backward,
     conv_input_grad,
+    conv_jvp,
     conv_transpose,
     conv_transpose_backward,
     conv_weight_grad,
@@ -574,3 +575,27 @@ def test_convolutions_without_products_of_matrices(backend, rng, monkeypatch, dt
     results = conv(x, w, bias, **said), *conv_backward(dy, x, w, **said)
     for result, numbers in zip(results, expected, strict=True):
         assert_wrapped(backend, result, numbers, dtype)
+
+
+@pytest.mark.parametrize("parameters", [{"padding_mode": "circular"}, {"input_dilation": 2}, {}])
+def test_integers_are_exact_where_others_would_be_transformed(backend, parameters):
+    # Such long kernels go by Fourier transforms, but for integers, which 8-bit ones are in float64, too.
+    rng = np.random.default_rng(0)
+    size = 500 * parameters.get("input_dilation", 1)
+    dy, x, w = (rng.integers(-128, 128, shape).astype("int8") for shape in ((1, 4, size), (1, 4, 500), (4, 4, 201)))
+    if parameters.get("input_dilation"):
+        dy = dy[..., :-1]
+    parameters = {"padding": 100, **parameters}
+    narrow = conv_backward(*map(backend.array, (dy, x, w)), **parameters)
+    wide = conv_backward(*(a.astype("int64") for a in (dy, x, w)), **parameters)
+    for ours, expected in zip(narrow, wide, strict=True):
+        np.testing.assert_array_equal(backend.numpy(ours), expected.astype("int8"))
+    with options(method="fft"), pytest.raises(ValueError, match=r"^method must be"):
+        conv_backward(*map(backend.array, (dy, x, w)), **parameters)
+
+
+def test_tangents_of_halves_are_rounded_once(backend):
+    if backend.name == "array_api_strict":
+        pytest.xfail("array_api_strict has no float16")
+    x, two, minus = (backend.array(np.full((1, 1, 1), value, dtype="float16")) for value in (60000, 2, -1))
+    assert backend.numpy(conv_jvp(x, minus, None, x, two)).item() == 60000  # 120000 - 60000

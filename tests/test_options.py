@@ -115,3 +115,19 @@ def test_the_workspace_holds(rng, x, w, parameters, workspace):
             peak = tracemalloc.get_traced_memory()[1] - result.nbytes
             tracemalloc.stop()
             assert peak <= workspace, f"{name}: {peak / 2**20:.1f} MiB beside the result"
+
+
+def test_explain_the_transposed_one_and_forms_of_several_geometries():
+    x, w = np.ones((1, 2, 3)), np.ones((2, 1, 1))
+    parameters = {"stride": 3, "dilation": 3, "padding": [(5, 2)]}
+    plan = explain(x, w, transposed=True, output_padding=1, **parameters)
+    assert [made.name for made in plan.contractions] == ["forward", "input gradient", "weight gradient"]
+    assert plan.direct_flops == 2 * 3 * 2
+
+    x, w = np.ones((1, 2, 20, 20), dtype="float32"), np.ones((3, 2, 3, 3), dtype="float32")
+    plain = explain(x, w)
+    dilated, bordered = explain(x, w, input_dilation=2), explain(x, w, padding=1, padding_mode="reflect")
+    assert dilated.contractions[0].parts >= 4  # one for each phase
+    assert bordered.contractions[1].parts > plain.contractions[1].parts  # and the pieces of the border
+    assert all(made.others == {} for made in dilated.contractions)
+    assert "instead of" in str(plain)

@@ -254,7 +254,7 @@ def test_conv_is_a_product_with_the_columns(backend, rng, case):
 
 
 def test_kernel_size_as_an_integer(backend, rng):
-    for ndim in range(4):
+    for ndim in range(1, 4):
         x = backend.array(whole_numbers(rng, (2, 3, 4, 5, 3)[: 2 + ndim]))
         columns = unfold(x, 2, padding=1)
         same = unfold(x, (2,) * ndim, padding=1)
@@ -449,7 +449,7 @@ BAD = [
     (
         ValueError,
         "x must have at least 1 axes (channels, 0 spatial; any number for the batch before them): got 0",
-        lambda: unfold(np.ones(()), 2),
+        lambda: unfold(np.ones(()), ()),
     ),
     (
         ValueError,
@@ -537,3 +537,9 @@ def test_sentence(error, sentence, call):
     assert str(caught.value) == sentence
     for array in (X, C):
         assert (array == 1).all()
+
+
+def test_an_integer_needs_an_array_with_batch_and_space():
+    with pytest.raises(ValueError, match=r"^kernel_size must be a sequence where x is not .*: got 3, x with 2 axes$"):
+        unfold(np.ones((2, 5)), 3)
+    assert unfold(np.ones((2, 5)), (3,)).shape == (6, 3)

@@ -100,10 +100,10 @@ class Call:
     def _inner_y(self) -> tuple[int, ...]:
         return self.form.x_shape if self.transposed else self.form.geometry.y_shape
 
-    def output(self, x: ArrayT, w: ArrayT, bias: ArrayT | None, kept: Kept | None = None) -> ArrayT:
-        fill = fill_x if self.transposed else fill_y
-        numbers = self.numbers
-        y = self._filled(fill, self._in(x), self._filters(w), None, numbers.y, numbers.forward, bias, kept)
+    def output(self, x: ArrayT, w: ArrayT, bias: ArrayT | None, kept: Kept | None = None, dtype: Any = None) -> ArrayT:
+        fill, numbers = fill_x if self.transposed else fill_y, self.numbers
+        dtype = numbers.y if dtype is None else dtype
+        y = self._filled(fill, self._in(x), self._filters(w), None, dtype, numbers.forward, bias, kept)
         return self._out(y)
 
     def input_grad(self, dy: ArrayT, w: ArrayT, kept: Kept | None = None) -> ArrayT:
@@ -132,7 +132,7 @@ class Call:
         """How a part of the form can fill a slot, the chosen way first."""
         numbers = self.numbers
         work = numbers.forward if slot == ("x" if self.transposed else "y") else numbers.backward
-        return ways(like, work, numbers.y, geometry, slot, options, xp=self.xp)
+        return ways(like, work, is_floating(numbers.y, xp=self.xp), geometry, slot, options, xp=self.xp)
 
     def _filled(
         self,
@@ -161,7 +161,7 @@ class Call:
         """The taps turned around, for what is a convolution in the strict sense."""
         if not self.flip:
             return w
-        return self.xp.reshape(flip(w, tuple(range(2, w.ndim)), xp=self.xp), w.shape, copy=True)
+        return self.xp.reshape(flip(w, range(2, w.ndim), xp=self.xp), w.shape, copy=True)
 
 
 def _made(
@@ -251,7 +251,11 @@ def jvp(
         return call.nothing_but(tbias, x)
     if tx is None or tweight is None:
         return call.output(x if tx is None else tx, weight if tweight is None else tweight, tbias)
-    return add(call.output(tx, weight, tbias), (...,), call.output(x, tweight, None), xp=xp)
+    # Rounded once, after the sum.
+    exact = call.numbers.mixed or not is_floating(call.numbers.y, xp=xp)
+    wide = call.numbers.y if exact else call.numbers.forward
+    ty = add(call.output(tx, weight, tbias, None, wide), (...,), call.output(x, tweight, None, None, wide), xp=xp)
+    return convert(ty, call.numbers.y, xp=xp)
 
 
 def double_backward(

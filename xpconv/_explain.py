@@ -8,7 +8,7 @@ from typing import NamedTuple, Unpack
 
 from . import _algorithms as algorithms
 from ._call import Call
-from ._geometry import Geometry
+from ._geometry import Geometry, PerAxis
 from ._namespace import agree
 from ._options import Options, current
 from ._parameters import Given, Parameters, spelled
@@ -88,7 +88,15 @@ class Explanation:
 
 
 @spelled
-def explain(x: ArrayT, weight: ArrayT, *, transposed: bool = False, **parameters: Unpack[Given]) -> Explanation:
+def explain(
+    x: ArrayT,
+    weight: ArrayT,
+    *,
+    transposed: bool = False,
+    output_padding: PerAxis = 0,
+    output_size: PerAxis | None = None,
+    **parameters: Unpack[Given],
+) -> Explanation:
     """Say how `conv` and its gradients would be computed for such arrays, under the current `options`, and why.
 
     Parameters
@@ -96,7 +104,9 @@ def explain(x: ArrayT, weight: ArrayT, *, transposed: bool = False, **parameters
     x, weight : array
         As for `conv`. Only their shapes, dtype, library and device matter.
     transposed : bool, default False
-        Whether it is `conv_transpose` that is meant, with an output as short as can be.
+        Whether it is `conv_transpose` that is meant.
+    output_padding, output_size
+        As for `conv_transpose`.
     **parameters
         As for `conv`.
 
@@ -124,7 +134,7 @@ def explain(x: ArrayT, weight: ArrayT, *, transposed: bool = False, **parameters
     ('forward', 'Fourier', 198002000)
     """
     xp = agree(x=x, weight=weight)
-    call = Call.of(x, weight, Parameters.of(parameters), (0, None) if transposed else None, xp=xp)
+    call = Call.of(x, weight, Parameters.of(parameters), (output_padding, output_size) if transposed else None, xp=xp)
     options, geometry = current(), call.form.geometry
     slots = "xyw" if transposed else "yxw"
     made = tuple(

@@ -251,13 +251,16 @@ def _runs(axis: Axis, mode: Callable[[int, int], int]) -> Iterator[Run]:
 
 def _border(place: int, inputs: Sequence[int]) -> Iterator[Run]:
     """So many places, in as few runs as they make."""
-    while inputs:
-        step = inputs[1] - inputs[0] if len(inputs) > 1 else 1
-        step = step if step in (1, -1, 0) else 1
-        count = next((i for i in range(1, len(inputs)) if inputs[i] - inputs[i - 1] != step), len(inputs))
-        ends = inputs[0], inputs[count - 1]
-        yield Run(slice(place, place + count), slice(min(ends), max(ends) + 1), step)
-        place, inputs = place + count, inputs[count:]
+    begin = 0
+    while begin < len(inputs):
+        end, step = begin + 1, 1
+        if end < len(inputs) and inputs[end] - inputs[begin] in (-1, 0):
+            step = inputs[end] - inputs[begin]
+        while end < len(inputs) and inputs[end] - inputs[end - 1] == step:
+            end += 1
+        ends = inputs[begin], inputs[end - 1]
+        yield Run(slice(place + begin, place + end), slice(min(ends), max(ends) + 1), step)
+        begin = end
 
 
 def _is_inner(run: Run, axis: Axis) -> bool:

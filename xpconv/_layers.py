@@ -147,19 +147,19 @@ class Conv:
         self._kept: tuple[Any, dict[Any, Any]] = (None, {})
         self._learns = False
 
-    def _learn(self, X: ArrayT) -> None:
-        """Take as many channels as the first input has."""
+    def _learned(self, X: ArrayT) -> Any:
+        """The weight, for as many channels as the first input has."""
         agree(X=X, weight=self.weight)
-        kernel = self.weight.shape[2:]
+        kernel = tuple(self.weight.shape[2:])
         channels = Layout.of("X", X.shape, len(kernel), self.channel_axis).inner(X.shape)[1]
+        if channels == self.in_channels:
+            return self.weight
         if not channels:
             raise ValueError(
                 f"X must have at least one channel for the layer to learn from: got shape {tuple(X.shape)}"
             )
-        if channels != self.in_channels:
-            drawn = _drawn(self._rng, self._shape(channels, self.out_channels, kernel), channels)
-            self.weight = brought(drawn, self.weight, self.weight.dtype)
-        self._learns = False
+        drawn = _drawn(self._rng, self._shape(channels, self.out_channels, kernel), channels)
+        return brought(drawn, self.weight, self.weight.dtype)
 
     @property
     def in_channels(self) -> int:
@@ -201,8 +201,8 @@ class Conv:
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
-        if not isinstance(state, Mapping) or sorted(state) != sorted(self.parameters()):
-            given = sorted(state) if isinstance(state, Mapping) else state
+        if not isinstance(state, Mapping) or set(state) != set(self.parameters()):
+            given = sorted(map(str, state)) if isinstance(state, Mapping) else state
             raise ValueError(f"state must have the names {', '.join(self.parameters())}: got {given!r}")
         copies = {name: brought(array, self.weight) for name, array in state.items()}
         self.set_params(copies["weight"], copies.get("bias"))
@@ -274,9 +274,10 @@ class Conv:
         return self._forward(X, None)
 
     def _forward(self, X: ArrayT, transposed: Transposed) -> ArrayT:
-        if self._learns:
-            self._learn(X)
-        Z: ArrayT = forward(X, self.weight, self.bias, self._said(), transposed, self._filters("forward"))
+        weight = self._learned(X) if self._learns else self.weight
+        kept = self._filters("forward") if weight is self.weight else None
+        Z: ArrayT = forward(X, weight, self.bias, self._said(), transposed, kept)
+        self.weight, self._learns = weight, False
         self._seen = X, Z.shape, transposed
         return Z
 
@@ -453,14 +454,17 @@ class ConvTranspose(Conv):
     _axes = "in channels, out channels / groups"
 
     def _shape(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
-        if out_channels % self.groups:
-            raise ValueError(
-                f"groups must divide the output channels: got groups={self.groups}, {out_channels} channels"
-            )
-        inner = (1, in_channels, *(2**62,) * len(kernel))
-        Layout.of("X", inner, len(kernel), self.channel_axis)
-        w_shape = (in_channels, out_channels // self.groups, *kernel)
-        return Form.of_transposed(inner, w_shape, self._said(), self.output_padding).geometry.w_shape
+        groups, said = integer("groups", self.groups, 1), self._said()
+        if out_channels % groups:
+            raise ValueError(f"groups must divide the output channels: got groups={groups}, {out_channels} channels")
+        large = (2**62,) * len(kernel)
+        Layout.of("X", (1, in_channels, *large), len(kernel), self.channel_axis)
+        # Not every size comes of a dilated one, so the dilation is checked from the other side.
+        w_shape = (in_channels, out_channels // groups, *kernel)
+        undilated = said._replace(input_dilation=1)
+        form = Form.of_transposed((1, in_channels, *large), w_shape, undilated, self.output_padding)
+        Form.of((1, out_channels, *large), w_shape, said)
+        return form.geometry.w_shape
 
 
 class ConvTranspose1d(ConvTranspose):

@@ -6,7 +6,7 @@ library, each with a portable way that every library can take.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib import import_module
@@ -23,6 +23,7 @@ from ._typing import ArrayT, Namespace
 __all__ = [
     "add",
     "agree",
+    "as_dtype",
     "block_bytes",
     "brought",
     "can_look",
@@ -89,7 +90,7 @@ def _kind(name: str, array: Any) -> tuple[Any, str, Any]:
     """An array's namespace, the name of its library and its device, or a sentence."""
     xp: Any = library(name, array)
     if not is_supported(xp, array.dtype):
-        if is_kind(xp, array.dtype, "bool"):
+        if array.dtype == xp.bool:
             raise TypeError(
                 f"{name} must be of numbers: got {array.dtype}; convert it first, to float32 for weighted sums or to "
                 "int32 for counts"
@@ -119,6 +120,11 @@ def is_supported(xp: Any, dtype: Any) -> bool:
         return False
 
 
+def as_dtype(xp: Any, dtype: Any) -> Any:
+    """The dtype as arrays have it, of what a user gave; NumPy's have other names as well."""
+    return np.dtype(dtype) if array_api_compat.is_numpy_namespace(xp) else dtype
+
+
 def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
     """What makes a library's array of a NumPy array; without a dtype, in the library's default for real numbers."""
     if not hasattr(xp, "empty"):
@@ -128,14 +134,16 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
         xp.empty(0, device=device)
     except Exception as error:  # each library says no in its own way
         raise ValueError(f"device must be one that {xp.__name__} has here: got {device!r} ({error})") from None
+    given = dtype
     if dtype is None:
         dtype = xp.__array_namespace_info__().default_dtypes(device=device)["real floating"]
     try:
+        dtype = as_dtype(xp, dtype)
         fits = is_supported(xp, dtype) and not is_kind(xp, dtype, "integral")
     except TypeError:  # not even hashable
         fits = False
     if not fits:
-        raise TypeError(f"dtype must be one for real or complex numbers of 16, 32 or 64 bits: got {dtype!r}")
+        raise TypeError(f"dtype must be one for real or complex numbers of 16, 32 or 64 bits: got {given!r}")
     return lambda array: xp.asarray(array, dtype=dtype, device=device)
 
 
@@ -145,9 +153,11 @@ def brought(x: Any, like: Any, dtype: Any = None) -> Any:
     if not array_api_compat.is_array_api_obj(x):
         raise TypeError(f"state must hold arrays: got {x!r}")
     x = x.detach() if is_torch_array(x) else x
-    if array_api_compat.array_namespace(x) is not xp:
-        x = _numpy(x)
-    return xp.asarray(x, dtype=dtype, device=device(like), copy=True)
+    try:
+        x = x if array_api_compat.array_namespace(x) is xp else _numpy(x)
+        return xp.asarray(x, dtype=dtype, device=device(like), copy=True)
+    except TypeError:
+        raise TypeError(f"state must hold numbers that NumPy and {xp.__name__} have: got {x.dtype}") from None
 
 
 def _numpy(x: Any) -> Any:
@@ -210,11 +220,21 @@ def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
     return xp.astype(x, dtype)
 
 
-def flip(x: ArrayT, axis: int | tuple[int, ...], *, xp: Namespace) -> ArrayT:
-    """x turned around; torch does that to no unsigned integers of more than 8 bits, but to all that wrap to them."""
-    if isinstance(x, np.ndarray) or not is_kind(cast(Any, xp), x.dtype, "unsigned integer"):
-        return xp.flip(x, axis=axis)
-    return convert(xp.flip(convert(x, xp.int64, xp=xp), axis=axis), x.dtype, xp=xp)
+def flip(x: ArrayT, axes: Sequence[int], *, xp: Namespace) -> ArrayT:
+    """x turned around.
+
+    Elsewhere than on NumPy by indices: under `jit`, JAX's own way can end the process (an error of XLA's), and torch
+    has none for unsigned integers of more than 8 bits.
+    """
+    if isinstance(x, np.ndarray):
+        return cast(ArrayT, np.flip(x, axis=tuple(axes)))
+    dtype = x.dtype
+    if is_kind(cast(Any, xp), dtype, "unsigned integer"):
+        x = convert(x, xp.int64, xp=xp)
+    for axis in axes:
+        last = x.shape[axis] - 1
+        x = xp.take(x, xp.arange(last, -1, -1, dtype=xp.int32, device=device(x)), axis=axis)
+    return convert(x, dtype, xp=xp)
 
 
 def real_parts(x: ArrayT, *, xp: Namespace) -> tuple[ArrayT, ArrayT | None]:

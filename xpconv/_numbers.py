@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ._namespace import is_complex, is_kind, is_supported
+from ._namespace import as_dtype, is_complex, is_kind, is_supported
 from ._typing import Namespace
 
 __all__ = ["Numbers", "real_dtype", "result", "working"]
@@ -40,7 +38,7 @@ def _wanted(xp: Any, wanted: Any, dtypes: dict[str, Any]) -> Any:
     """The dtype that a user asks for, if the operands' convert to it without loss."""
     given = wanted
     try:
-        wanted = np.dtype(wanted) if xp is np else wanted
+        wanted = as_dtype(xp, wanted)
         fits = is_supported(xp, wanted)
     except TypeError:  # nothing like a dtype; not even hashable
         fits = False

@@ -94,7 +94,7 @@ def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) 
     for i, run in enumerate(runs, 2):
         where.append(slice(None) if run is None else run.inputs)
         if run is not None and run.step == -1:
-            piece = flip(piece, i, xp=xp)
+            piece = flip(piece, (i,), xp=xp)
         elif run is not None and run.step == 0:
             piece = convert(xp.sum(piece, axis=i, keepdims=True), piece.dtype, xp=xp)
     return tuple(where), piece
@@ -119,4 +119,4 @@ def _repeated(x: ArrayT, axis: int, run: Run, origin: int, *, xp: Namespace) -> 
     x = x[(*where, ...)]
     if run.step == 0:
         return xp.broadcast_to(x, (*x.shape[:axis], run.places.stop - run.places.start, *x.shape[axis + 1 :]))
-    return x if run.step == 1 else flip(x, axis, xp=xp)
+    return x if run.step == 1 else flip(x, (axis,), xp=xp)

@@ -76,7 +76,12 @@ def unfold(
             [2., 3., 4.]]])
     """
     xp = library("x", x)
-    ndim = len(per_axis("kernel_size", kernel_size, None, 1)) if is_listing(kernel_size) else max(x.ndim - 2, 0)
+    ndim = len(per_axis("kernel_size", kernel_size, None, 1)) if is_listing(kernel_size) else x.ndim - 2
+    if ndim < 1 and not is_listing(kernel_size):
+        raise ValueError(
+            f"kernel_size must be a sequence where x is not (batch, channels, *spatial): got {kernel_size!r}, x with "
+            f"{x.ndim} axes"
+        )
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
     layout = Layout.of("x", x.shape, ndim)
     said = Parameters(stride, padding, dilation, padding_mode=padding_mode)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 from . import _algorithms as algorithms
 from ._algorithms import Kept, nothing_but, per_channel
 from ._form import Form
-from ._namespace import add, complex_of, conj, convert, is_complex, put, real_parts
+from ._namespace import add, complex_of, conj, convert, is_complex, is_floating, put, real_parts
 from ._numbers import real_dtype
 from ._options import current
 from ._padding import Operand, border_adjoint
@@ -73,13 +73,14 @@ def fill_y(
     xp: Namespace,
 ) -> ArrayT:
     """y[outputs] from x and w[taps]: one convolution, or where the input is dilated one for each phase."""
+    floating = is_floating(dtype, xp=xp)
     x, w, bias = _operands(x, w, bias, work, conjugated, form, xp=xp)
     if form.undilated:
-        return algorithms.forward(x, w, bias, dtype, form.bordered, current(), kept, xp=xp)
+        return algorithms.forward(x, w, bias, dtype, floating, form.bordered, current(), kept, xp=xp)
     y = nothing_but(bias, form.geometry.y_shape, w, dtype, xp=xp)
     for outputs, taps, geometry in form.phases:
         if geometry is not None:
-            part = algorithms.forward(x, w[_at(taps)], bias, dtype, geometry, current(), xp=xp)
+            part = algorithms.forward(x, w[_at(taps)], bias, dtype, floating, geometry, current(), xp=xp)
             y = put(y, _at(outputs), part, xp=xp)
     return y
 
@@ -97,15 +98,18 @@ def fill_x(
     xp: Namespace,
 ) -> ArrayT:
     """dx from dy[outputs] and w[taps]; then what stands on the border is added to the inputs that stand there."""
+    floating = is_floating(dtype, xp=xp)
     dy, w, bias = _operands(dy, w, bias, work, conjugated, None, xp=xp)
 
     def inner(form: Form, dy: ArrayT, bias: ArrayT | None, dtype: Any, kept: Kept | None) -> ArrayT:
         if form.undilated:
-            return algorithms.input_grad(dy, w, bias, dtype, form.geometry, current(), kept, xp=xp)
+            return algorithms.input_grad(dy, w, bias, dtype, floating, form.geometry, current(), kept, xp=xp)
         dx = nothing_but(bias, form.x_shape, w, w.dtype, xp=xp)
         for outputs, taps, geometry in form.phases:
             if geometry is not None:
-                part = algorithms.input_grad(dy[_at(outputs)], w[_at(taps)], None, w.dtype, geometry, current(), xp=xp)
+                part = algorithms.input_grad(
+                    dy[_at(outputs)], w[_at(taps)], None, w.dtype, floating, geometry, current(), xp=xp
+                )
                 dx = add(dx, (...,), part, xp=xp)
         return convert(dx, dtype, xp=xp)
 
@@ -131,14 +135,15 @@ def fill_w(
     xp: Namespace,
 ) -> ArrayT:
     """dw[taps] from dy[outputs] and x."""
+    floating = is_floating(dtype, xp=xp)
     dy = _operand(dy, work, conjugated == 0, None, xp=xp)
     x = _operand(x, work, conjugated == 1, form, xp=xp)
     if form.undilated:
-        return algorithms.weight_grad(dy, x, dtype, form.bordered, current(), xp=xp)
+        return algorithms.weight_grad(dy, x, dtype, floating, form.bordered, current(), xp=xp)
     dw = nothing_but(None, form.geometry.w_shape, x, dtype, xp=xp)
     for outputs, taps, geometry in form.phases:
         if geometry is not None:
-            part = algorithms.weight_grad(dy[_at(outputs)], x, dtype, geometry, current(), xp=xp)
+            part = algorithms.weight_grad(dy[_at(outputs)], x, dtype, floating, geometry, current(), xp=xp)
             dw = put(dw, _at(taps), part, xp=xp)
     return dw
 

@@ -7,6 +7,7 @@ complex numbers are the conjugates of ours, for the conjugate of what comes in.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -294,3 +295,24 @@ def test_traced_by_jax(rng):
     for actual, expected in zip((jax.jit(ours)(x, w), *by_trace, *by_hand), (y, dx, dw, dx, dw), strict=True):
         assert actual.dtype == expected.dtype
         np.testing.assert_array_equal(np.asarray(actual), np.asarray(expected))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_borders_under_jit(mode):
+    """Reversing what stands on a border by JAX's own `flip` ended the process in XLA's compiler."""
+    rng = np.random.default_rng(0)
+    dy, x, w = (rng.integers(-8, 9, shape).astype(float) for shape in ((1, 2, 8, 8), (1, 2, 6, 6), (2, 2, 3, 3)))
+    parameters = {"padding": 2, "padding_mode": mode}
+    for name, arguments in (("conv", (x, w)), ("conv_transpose", (dy, w)), ("conv_backward", (dy, x, w))):
+        function = functools.partial(getattr(xpconv, name), **parameters)
+        traced = jax.jit(function)(*map(jnp.asarray, arguments))
+        expected = function(*arguments)
+        for one, other in zip(traced, expected, strict=True):
+            np.testing.assert_array_equal(np.asarray(one), other)
+
+
+def test_numbers_that_numpy_holds_but_does_not_know():
+    ones = np.asarray(jnp.ones((1, 1, 4), dtype=jnp.bfloat16))
+    sentence = r"^x must be of real or complex numbers of 16, 32 or 64 bits, or of integers: got bfloat16$"
+    with pytest.raises(TypeError, match=sentence):
+        xpconv.conv(ones, ones)

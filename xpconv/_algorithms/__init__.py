@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from .._geometry import Geometry
-from .._namespace import block_bytes, can_look, has_fft, is_floating, item_bytes
+from .._namespace import block_bytes, can_look, has_fft, item_bytes
 from .._options import Options
 from .._padding import Operand
 from .._typing import ArrayT, Namespace
@@ -23,6 +23,7 @@ def forward(
     w: ArrayT,
     bias: ArrayT | None,
     dtype: Any,
+    floating: bool,
     geometry: Geometry,
     options: Options,
     kept: Kept | None = None,
@@ -30,7 +31,7 @@ def forward(
     xp: Namespace,
 ) -> ArrayT:
     """The slot y of T, and the bias."""
-    how = _chosen(x, w.dtype, dtype, geometry, "y", options, xp=xp).how
+    how = _chosen(x, w.dtype, floating, geometry, "y", options, xp=xp).how
     assert isinstance(how, Plan)
     return contractions.forward(x, w, bias, dtype, geometry, how, options.threads, kept, xp=xp)
 
@@ -40,6 +41,7 @@ def input_grad(
     w: ArrayT,
     bias: ArrayT | None,
     dtype: Any,
+    floating: bool,
     geometry: Geometry,
     options: Options,
     kept: Kept | None = None,
@@ -47,36 +49,41 @@ def input_grad(
     xp: Namespace,
 ) -> ArrayT:
     """The slot x of T, and the bias of what is then a transposed convolution."""
-    how = _chosen(dy, w.dtype, dtype, geometry, "x", options, xp=xp).how
+    how = _chosen(dy, w.dtype, floating, geometry, "x", options, xp=xp).how
     contraction: Any = contractions.input_grad if isinstance(how, Plan) else contractions.input_grad_by_phases
     return cast(ArrayT, contraction(dy, w, bias, dtype, geometry, how, options.threads, kept, xp=xp))
 
 
-def weight_grad(dy: ArrayT, x: ArrayT, dtype: Any, geometry: Geometry, options: Options, *, xp: Namespace) -> ArrayT:
+def weight_grad(
+    dy: ArrayT, x: ArrayT, dtype: Any, floating: bool, geometry: Geometry, options: Options, *, xp: Namespace
+) -> ArrayT:
     """The slot w of T."""
-    how = _chosen(dy, x.dtype, dtype, geometry, "w", options, xp=xp).how
+    how = _chosen(dy, x.dtype, floating, geometry, "w", options, xp=xp).how
     assert isinstance(how, Plan)
     return contractions.weight_grad(dy, x, dtype, geometry, how, options.threads, xp=xp)
 
 
 def ways(
-    like: ArrayT, work: Any, dtype: Any, geometry: Geometry, slot: str, options: Options, *, xp: Namespace
+    like: ArrayT, work: Any, floating: bool, geometry: Geometry, slot: str, options: Options, *, xp: Namespace
 ) -> list[Choice]:
-    """How a slot can be filled with numbers of a dtype, from arrays like one, working in another; the chosen first."""
-    return all_ways(geometry, slot, _wanted(like, work, dtype, options, xp=xp))
+    """How a slot can be filled from arrays like one, working in a dtype; the chosen way first.
+
+    Integers may be worked with in floating point, but only exactly: whether they are is for the caller to say.
+    """
+    return all_ways(geometry, slot, _wanted(like, work, floating, options, xp=xp))
 
 
 def _chosen(
-    like: ArrayT, work: Any, dtype: Any, geometry: Geometry, slot: str, options: Options, *, xp: Namespace
+    like: ArrayT, work: Any, floating: bool, geometry: Geometry, slot: str, options: Options, *, xp: Namespace
 ) -> Choice:
-    return choose(geometry, slot, _wanted(like, work, dtype, options, xp=xp))
+    return choose(geometry, slot, _wanted(like, work, floating, options, xp=xp))
 
 
-def _wanted(like: ArrayT, work: Any, dtype: Any, options: Options, *, xp: Namespace) -> Wanted:
+def _wanted(like: ArrayT, work: Any, floating: bool, options: Options, *, xp: Namespace) -> Wanted:
     array = like.array if isinstance(like, Operand) else like
     return Wanted(
         item_bytes(work),
-        is_floating(dtype, xp=xp),
+        floating,
         can_look(array),
         has_fft(xp),
         options.workspace,

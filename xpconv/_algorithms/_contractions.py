@@ -25,7 +25,7 @@ from itertools import chain, groupby
 from typing import Any, TypeAlias
 
 from .._geometry import Geometry
-from .._namespace import add, convert, device, is_finite, is_floating, matmul, put, quietly, side_by_side
+from .._namespace import add, convert, device, flip, is_finite, is_floating, matmul, put, quietly, side_by_side
 from .._parts import Part, channels
 from .._typing import ArrayT, Namespace
 from ._plan import Phase, Plan
@@ -160,7 +160,7 @@ def input_grad_by_phases(
             rows = channels(part.groups, part.inputs, geometry.outputs)
             turned = w[(rows, part.outputs, *taps)]
             turned = xp.reshape(turned, (part.geometry.groups, part.geometry.inputs, *turned.shape[1:]))
-            turned = xp.flip(xp.permute_dims(turned, (0, 2, 1, *axes)), axis=axes)
+            turned = flip(xp.permute_dims(turned, (0, 2, 1, *axes)), axes, xp=xp)
             return xp.reshape(turned, part.geometry.w_shape, copy=True)  # BLAS takes no steps backwards
 
         def place(where: Where, inputs: tuple[slice, ...] = inputs) -> Where:
