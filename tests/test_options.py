@@ -95,18 +95,31 @@ MEMORY = {
     "depthwise": ((4, 96, 80, 80), (96, 1, 31, 31), {"padding": 15, "groups": 96}),
     "many channels": ((4, 512, 14, 14), (512, 512, 3, 3), {"padding": 1}),
     "three axes": ((1, 16, 40, 40, 40), (16, 16, 3, 3, 3), {"padding": 1}),
+    "a reflected border": ((8, 16, 128, 128), (16, 16, 3, 3), {"padding": 3, "padding_mode": "reflect"}),
+    "borders of three axes": (
+        (1, 8, 40, 64, 64),
+        (8, 8, 3, 3, 3),
+        {"padding": 4, "padding_mode": ("circular", "replicate", "reflect")},
+    ),
+    "channels last": ((8, 128, 128, 16), (16, 16, 3, 3), {"channel_axis": -1}),
 }
+HALVES = {
+    "16 bits": ((8, 32, 128, 128), (32, 32, 3, 3), {"padding": 1}),
+    "16 bits with a border": ((8, 32, 128, 128), (32, 32, 3, 3), {"padding": 1, "padding_mode": "replicate"}),
+}
+CASES = [(*case, "float32") for case in MEMORY.values()] + [(*case, "float16") for case in HALVES.values()]
 
 
 @pytest.mark.parametrize("workspace", [2**24, 2**26])
-@pytest.mark.parametrize(("x", "w", "parameters"), MEMORY.values(), ids=MEMORY.keys())
-def test_the_workspace_holds(rng, x, w, parameters, workspace):
-    x, w = (rng.standard_normal(shape, dtype="float32") for shape in (x, w))
+@pytest.mark.parametrize(("x", "w", "parameters", "dtype"), CASES, ids=[*MEMORY, *HALVES])
+def test_the_workspace_holds(rng, x, w, parameters, dtype, workspace):
+    x, w = ((rng.standard_normal(shape, dtype="float32") / 16).astype(dtype) for shape in (x, w))
+    size = x.shape[1:-1] if "channel_axis" in parameters else x.shape[2:]
     with options(workers=4, workspace=workspace):
         dy = conv(x, w, **parameters)
         calls = {
             "forward": lambda: conv(x, w, **parameters),
-            "input gradient": lambda: conv_input_grad(dy, w, input_size=x.shape[2:], **parameters),
+            "input gradient": lambda: conv_input_grad(dy, w, input_size=size, **parameters),
             "weight gradient": lambda: conv_weight_grad(dy, x, kernel_size=w.shape[2:], **parameters),
         }
         for name, call in calls.items():

@@ -76,11 +76,11 @@ def fill_y(
     floating = is_floating(dtype, xp=xp)
     x, w, bias = _operands(x, w, bias, work, conjugated, form, xp=xp)
     if form.undilated:
-        return algorithms.forward(x, w, bias, dtype, floating, form.bordered, current(), kept, xp=xp)
+        return algorithms.fill("y", x, w, bias, dtype, floating, form.bordered, current(), kept, xp=xp)
     y = nothing_but(bias, form.geometry.y_shape, w, dtype, xp=xp)
     for outputs, taps, geometry in form.phases:
         if geometry is not None:
-            part = algorithms.forward(x, w[_at(taps)], bias, dtype, floating, geometry, current(), xp=xp)
+            part = algorithms.fill("y", x, w[_at(taps)], bias, dtype, floating, geometry, current(), xp=xp)
             y = put(y, _at(outputs), part, xp=xp)
     return y
 
@@ -103,12 +103,12 @@ def fill_x(
 
     def inner(form: Form, dy: ArrayT, bias: ArrayT | None, dtype: Any, kept: Kept | None) -> ArrayT:
         if form.undilated:
-            return algorithms.input_grad(dy, w, bias, dtype, floating, form.geometry, current(), kept, xp=xp)
+            return algorithms.fill("x", dy, w, bias, dtype, floating, form.geometry, current(), kept, xp=xp)
         dx = nothing_but(bias, form.x_shape, w, w.dtype, xp=xp)
         for outputs, taps, geometry in form.phases:
             if geometry is not None:
-                part = algorithms.input_grad(
-                    dy[_at(outputs)], w[_at(taps)], None, w.dtype, floating, geometry, current(), xp=xp
+                part = algorithms.fill(
+                    "x", dy[_at(outputs)], w[_at(taps)], None, w.dtype, floating, geometry, current(), xp=xp
                 )
                 dx = add(dx, (...,), part, xp=xp)
         return convert(dx, dtype, xp=xp)

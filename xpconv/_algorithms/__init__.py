@@ -15,11 +15,12 @@ from ._choose import ways as all_ways
 from ._contractions import Kept, nothing_but, per_channel
 from ._plan import Plan
 
-__all__ = ["Choice", "Kept", "forward", "input_grad", "nothing_but", "per_channel", "ways", "weight_grad"]
+__all__ = ["Choice", "Kept", "fill", "nothing_but", "per_channel", "ways", "weight_grad"]
 
 
-def forward(
-    x: ArrayT,
+def fill(
+    slot: str,
+    a: ArrayT,
     w: ArrayT,
     bias: ArrayT | None,
     dtype: Any,
@@ -30,34 +31,18 @@ def forward(
     *,
     xp: Namespace,
 ) -> ArrayT:
-    """The slot y of T, and the bias."""
-    how = _chosen(x, w.dtype, floating, geometry, "y", options, xp=xp).how
-    assert isinstance(how, Plan)
-    return contractions.forward(x, w, bias, dtype, geometry, how, options.threads, kept, xp=xp)
-
-
-def input_grad(
-    dy: ArrayT,
-    w: ArrayT,
-    bias: ArrayT | None,
-    dtype: Any,
-    floating: bool,
-    geometry: Geometry,
-    options: Options,
-    kept: Kept | None = None,
-    *,
-    xp: Namespace,
-) -> ArrayT:
-    """The slot x of T, and the bias of what is then a transposed convolution."""
-    how = _chosen(dy, w.dtype, floating, geometry, "x", options, xp=xp).how
-    contraction: Any = contractions.input_grad if isinstance(how, Plan) else contractions.input_grad_by_phases
-    return cast(ArrayT, contraction(dy, w, bias, dtype, geometry, how, options.threads, kept, xp=xp))
+    """The slot "y" of T from x and w, or "x" from dy and w, and the bias: a transposed convolution has one, too."""
+    how = _chosen(a, w.dtype, floating, geometry, slot, options, xp=xp).how
+    contraction: Any = contractions.forward if slot == "y" else contractions.input_grad
+    if not isinstance(how, Plan):
+        contraction = contractions.input_grad_by_phases
+    return cast(ArrayT, contraction(a, w, bias, dtype, geometry, how, options.threads, kept, xp=xp))
 
 
 def weight_grad(
     dy: ArrayT, x: ArrayT, dtype: Any, floating: bool, geometry: Geometry, options: Options, *, xp: Namespace
 ) -> ArrayT:
-    """The slot w of T."""
+    """The slot "w" of T from dy and x."""
     how = _chosen(dy, x.dtype, floating, geometry, "w", options, xp=xp).how
     assert isinstance(how, Plan)
     return contractions.weight_grad(dy, x, dtype, geometry, how, options.threads, xp=xp)
