@@ -58,9 +58,9 @@ def options(
         libraries to theirs.
     workspace : int, optional
         How many bytes all threads together may take beside the operands and the result; at first 64 MiB, and 1 MiB at
-        least. What one window of one channel spans must fit into it; a dilated input, and real numbers with complex
-        ones, take as much as another result beyond it. Results depend on it in the last digits, as they do on the
-        batch size: the sums are cut differently.
+        least. What one window of one channel spans must fit into it; a dilated input, a border of 16-bit numbers, and
+        real numbers with complex ones take up to twice the result beyond it. Results depend on it in the last digits,
+        as they do on the batch size: the sums are cut differently.
     method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
         The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. Where nobody
         can look for NaN, on a GPU or in a trace, all but ``"lowering"`` may spread NaN and infinities to outputs that
