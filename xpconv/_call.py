@@ -159,9 +159,7 @@ class Call:
 
     def _filters(self, w: ArrayT) -> ArrayT:
         """The taps turned around, for what is a convolution in the strict sense."""
-        if not self.flip:
-            return w
-        return self.xp.reshape(flip(w, range(2, w.ndim), xp=self.xp), w.shape, copy=True)
+        return flip(w, range(2, w.ndim), xp=self.xp) if self.flip else w
 
 
 def _made(

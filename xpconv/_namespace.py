@@ -221,13 +221,13 @@ def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
 
 
 def flip(x: ArrayT, axes: Sequence[int], *, xp: Namespace) -> ArrayT:
-    """x turned around.
+    """x turned around, in memory of its own, which BLAS can walk.
 
     Elsewhere than on NumPy by indices: under `jit`, JAX's own way can end the process (an error of XLA's), and torch
     has none for unsigned integers of more than 8 bits.
     """
     if isinstance(x, np.ndarray):
-        return cast(ArrayT, np.flip(x, axis=tuple(axes)))
+        return cast(ArrayT, np.ascontiguousarray(np.flip(x, axis=tuple(axes))))
     dtype = x.dtype
     if is_kind(cast(Any, xp), dtype, "unsigned integer"):
         x = convert(x, xp.int64, xp=xp)

@@ -170,9 +170,9 @@ def fold(
     dtype = columns.dtype
     work = xp.int32 if logical else working(xp, dtype, dtype)
     columns = convert(columns, work, xp=xp)
-    moved = all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes)  # and nothing is added: it may be a view
-    shape = (geometry.samples, channels, *geometry.kernel, *geometry.out)
-    columns = xp.reshape(columns, shape, copy=True if moved else None)
+    if all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes):  # nothing is added: it might be a view
+        columns = xp.asarray(columns, dtype=work, device=device(columns), copy=True)
+    columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
     x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)
     if form.border:
         bordered, x = x, xp.zeros(form.x_shape, dtype=work, device=device(columns))

@@ -161,7 +161,7 @@ def input_grad_by_phases(
             turned = w[(rows, part.outputs, *taps)]
             turned = xp.reshape(turned, (part.geometry.groups, part.geometry.inputs, *turned.shape[1:]))
             turned = flip(xp.permute_dims(turned, (0, 2, 1, *axes)), axes, xp=xp)
-            return xp.reshape(turned, part.geometry.w_shape, copy=True)  # BLAS takes no steps backwards
+            return xp.reshape(turned, part.geometry.w_shape)
 
         def place(where: Where, inputs: tuple[slice, ...] = inputs) -> Where:
             return (*where[:2], *map(_within, inputs, where[2:]))
