@@ -10,7 +10,7 @@ neither geometry nor padding is layout and dtype, and ends here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -234,26 +234,13 @@ def jvp(
     weight: ArrayT,
     parameters: Parameters,
     transposed: Transposed = None,
-    names: Sequence[str] = ("tx", "tweight", "tbias"),
 ) -> ArrayT:
-    """ty = T(tx, w) + T(x, tw) + tb: a form that is linear in each slot is its own derivative."""
-    tangents = {name: one for name, one in zip(names, (tx, tweight, tbias), strict=True) if one is not None}
-    xp = agree(x=x, weight=weight, **tangents)
+    """How y changes with its operands."""
+    given = {"tx": tx, "tweight": tweight, "tbias": tbias}
+    xp = agree(x=x, weight=weight, **{name: one for name, one in given.items() if one is not None})
     call = Call.of(x, weight, parameters, transposed, xp=xp)
-    for name, tangent, like in zip(names, (tx, tweight), (x, weight), strict=False):
-        if tangent is not None:
-            _check(name, tangent, like.shape, like.dtype)
-    if tbias is not None:
-        _check_bias(names[2], tbias, call)
-    if tx is None and tweight is None:
-        return call.nothing_but(tbias, x)
-    if tx is None or tweight is None:
-        return call.output(x if tx is None else tx, weight if tweight is None else tweight, tbias)
-    # Rounded once, after the sum.
-    exact = call.numbers.mixed or not is_floating(call.numbers.y, xp=xp)
-    wide = call.numbers.y if exact else call.numbers.forward
-    ty = add(call.output(tx, weight, tbias, None, wide), (...,), call.output(x, tweight, None, None, wide), xp=xp)
-    return convert(ty, call.numbers.y, xp=xp)
+    _check_tangents(given, x, weight, call)
+    return _tangent(tx, tweight, tbias, x, weight, call)
 
 
 def double_backward(
@@ -273,17 +260,38 @@ def double_backward(
     _check_needs("ddy, dx and dweight", needs)
     call = Call.of(x, weight, parameters, transposed, xp=xp)
     _check("dy", dy, call.y_shape, call.numbers.y)
-    for name, gradient, like in (("ddx", ddx, x), ("ddweight", ddweight, weight)):
-        if gradient is not None:
-            _check(name, gradient, like.shape, like.dtype)
-    ddy = None
-    if needs[0] and any(gradient is not None for gradient in given.values()):
-        ddy = jvp(ddx, ddweight, ddbias, x, weight, parameters, transposed, tuple(given))
+    _check_tangents(given, x, weight, call)
+    nothing = all(gradient is None for gradient in given.values())
     return (
-        ddy,
+        _tangent(ddx, ddweight, ddbias, x, weight, call) if needs[0] and not nothing else None,
         call.input_grad(dy, ddweight) if needs[1] and ddweight is not None else None,
         call.weight_grad(dy, ddx) if needs[2] and ddx is not None else None,
     )
+
+
+def _tangent(
+    tx: ArrayT | None, tweight: ArrayT | None, tbias: ArrayT | None, x: ArrayT, weight: ArrayT, call: Call
+) -> ArrayT:
+    """ty = T(tx, w) + T(x, tw) + tb: a form that is linear in each slot is its own derivative."""
+    if tx is None and tweight is None:
+        return call.nothing_but(tbias, x)
+    if tx is None or tweight is None:
+        return call.output(x if tx is None else tx, weight if tweight is None else tweight, tbias)
+    xp, numbers = call.xp, call.numbers
+    # Rounded once, after the sum.
+    wide = numbers.y if numbers.mixed or not is_floating(numbers.y, xp=xp) else numbers.forward
+    ty = add(call.output(tx, weight, tbias, None, wide), (...,), call.output(x, tweight, None, None, wide), xp=xp)
+    return convert(ty, numbers.y, xp=xp)
+
+
+def _check_tangents(tangents: Mapping[str, ArrayT | None], x: ArrayT, weight: ArrayT, call: Call) -> None:
+    """Those of x, weight and bias, in this order."""
+    *names, last = tangents
+    for name, like in zip(names, (x, weight), strict=True):
+        if (tangent := tangents[name]) is not None:
+            _check(name, tangent, like.shape, like.dtype)
+    if (bias := tangents[last]) is not None:
+        _check_bias(last, bias, call)
 
 
 def _check(name: str, array: ArrayT, shape: Sequence[int], dtype: Any) -> None:

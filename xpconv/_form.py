@@ -137,18 +137,14 @@ class Form:
         for runs in product(*((None,) if runs is None else runs for runs in self.border)):
             if all(run is None or _is_inner(run, axis) for run, axis in zip(runs, self.geometry.axes, strict=True)):
                 continue  # no border
-            outputs, axes = [], []
-            for run, axis in zip(runs, self.geometry.axes, strict=True):
-                if run is None:
-                    read, piece = slice(0, axis.out), axis
-                else:
-                    whole = axis._replace(size=axis.padded, lo=0, hi=0)
-                    read, piece = whole.part_of_input(run.places.start, run.places.stop)
-                outputs.append(read)
-                axes.append(piece)
+            reads = [
+                (slice(0, axis.out), axis) if run is None else axis.part_of_input(run.places.start, run.places.stop)
+                for run, axis in zip(runs, self.bordered.axes, strict=True)
+            ]
+            outputs, axes = zip(*reads, strict=True)
             if all(read.start < read.stop for read in outputs):
                 form = replace(self.without_border, geometry=self.geometry.over(axes))
-                regions.append(Region(form, tuple(outputs), runs))
+                regions.append(Region(form, outputs, runs))
         return regions
 
     def parts(self, slot: str) -> list[Geometry]:

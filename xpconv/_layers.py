@@ -164,12 +164,12 @@ class Conv:
     @property
     def in_channels(self) -> int:
         """Of the input."""
-        return int(self.weight.shape[1]) * self.groups
+        return self._channels(self.weight.shape)[0]
 
     @property
     def out_channels(self) -> int:
         """Of the output."""
-        return int(self.weight.shape[0])
+        return self._channels(self.weight.shape)[1]
 
     def __repr__(self) -> str:
         """As it could be called."""
@@ -239,16 +239,11 @@ class Conv:
         if weights.ndim < 2 or self.ndim not in (None, weights.ndim - 2):
             axes = "*kernel" if self.ndim is None else f"{self.ndim} of the kernel"
             raise ValueError(f"weights must have axes ({self._axes}, {axes}): got {weights.ndim}")
-        shape = tuple(weights.shape)
-        before = self.weight
-        self.weight = weights  # in_channels and out_channels are its own
-        try:
-            self._shape(self.in_channels, self.out_channels, shape[2:])
-            if bias is not None:
-                check_shape("bias", bias.shape, (self.out_channels,))
-        except ValueError:
-            self.weight = before
-            raise
+        in_channels, out_channels = self._channels(weights.shape)
+        self._shape(in_channels, out_channels, tuple(weights.shape[2:]))
+        if bias is not None:
+            check_shape("bias", bias.shape, (out_channels,))
+        self.weight = weights
         self.bias = bias
         self._forget()
 
@@ -332,6 +327,10 @@ class Conv:
         return Parameters(*(getattr(self, name) for name in Parameters._fields[:-1]))
 
     _axes = "out channels, in channels / groups"
+
+    def _channels(self, w_shape: Sequence[int]) -> tuple[int, int]:
+        """Those of the input and of the output."""
+        return int(w_shape[1]) * self.groups, int(w_shape[0])
 
     def _shape(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
         """The weight's. An input that is large enough for any kernel lets the form check all the rest."""
@@ -420,16 +419,6 @@ class ConvTranspose(Conv):
         own: dict[str, Any] = {"bias": bias, "rng": rng, "xp": xp, "dtype": dtype, "device": device}
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, **own, **parameters)
 
-    @property
-    def in_channels(self) -> int:
-        """Of the input."""
-        return int(self.weight.shape[0])
-
-    @property
-    def out_channels(self) -> int:
-        """Of the output."""
-        return int(self.weight.shape[1]) * self.groups
-
     def forward(self, X: ArrayT, output_size: PerAxis | None = None) -> ArrayT:
         """Convolve X the transposed way, and remember it for ``backward``.
 
@@ -452,6 +441,9 @@ class ConvTranspose(Conv):
         return self._forward(X, (self.output_padding, None) if output_size is None else (0, output_size))
 
     _axes = "in channels, out channels / groups"
+
+    def _channels(self, w_shape: Sequence[int]) -> tuple[int, int]:
+        return int(w_shape[0]), int(w_shape[1]) * self.groups
 
     def _shape(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
         groups, said = integer("groups", self.groups, 1), self._said()
