@@ -1,8 +1,8 @@
 """Floor 3, on top: a call of a convolution, as all public functions share it.
 
-    output       y = T with x and w in their slots
-    input_grad   dx, the same with dy for x and the conjugate of w
-    weight_grad  dw, with dy and the conjugate of x
+    fill("y", x, w)    y = T with x and w in their slots
+    fill("x", dy, w)   dx, with dy and the conjugate of w
+    fill("w", dy, x)   dw, with dy and the conjugate of x
 
 The transposed convolution is the form with its slots for x and y exchanged, and nothing else. What of the arguments is
 neither geometry nor padding is layout and dtype, and ends here.
@@ -11,7 +11,7 @@ neither geometry nor padding is layout and dtype, and ends here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -19,11 +19,11 @@ from ._algorithms import Choice, Kept, nothing_but, ways
 from ._form import Form
 from ._geometry import Geometry, PerAxis, check_shape, per_axis
 from ._layout import Layout
-from ._namespace import add, agree, convert, flip, is_floating
+from ._namespace import agree, chunked_like, convert, flip, is_dask_namespace, is_floating, is_torch_array
 from ._numbers import Numbers, result, working
 from ._options import Options, current
 from ._parameters import Parameters, is_certain
-from ._slots import Fill, by_real_parts, fill_w, fill_x, fill_y
+from ._slots import fill
 from ._typing import ArrayT, Namespace
 
 __all__ = ["Call", "Transposed", "backward", "double_backward", "forward", "jvp", "spatial"]
@@ -48,7 +48,7 @@ class Call:
         cls, x: ArrayT, weight: ArrayT, parameters: Parameters, transposed: Transposed = None, *, xp: Namespace
     ) -> Call:
         """For an input and a weight; the transposed one has its output padding and its output size."""
-        said = xp, x.shape, weight.shape, x.dtype, weight.dtype, parameters, transposed
+        said = xp, lacking(x, xp=xp), x.shape, weight.shape, x.dtype, weight.dtype, parameters, transposed
         if parameters.certain and (transposed is None or all(map(is_certain, transposed))):
             return _remembered(*said)
         return _made(*said)
@@ -71,8 +71,9 @@ class Call:
             layout = Layout.of("dy", dy.shape, ndim, parameters.channel_axis)
             size = per_axis("input_size", input_size, ndim, 0)
             form = Form.of((layout.inner(dy.shape)[0], None, *size), weight.shape, parameters)
-            dx = result(xp, parameters.dtype, dy=dy.dtype, weight=weight.dtype)
-            numbers = Numbers.of(dx, weight.dtype, dy.dtype, xp=xp)
+            lacks = lacking(dy, xp=xp)
+            dx = result(xp, parameters.dtype, lacks, dy=dy.dtype, weight=weight.dtype)
+            numbers = Numbers.of(dx, weight.dtype, dy.dtype, lacks, xp=xp)
         else:
             assert x is not None
             xp = agree(dy=dy, x=x)
@@ -80,8 +81,9 @@ class Call:
             layout = Layout.of("x", x.shape, len(kernel), parameters.channel_axis)
             outputs = Layout.of("dy", dy.shape, len(kernel), parameters.channel_axis).inner(dy.shape)[1]
             form = Form.of(layout.inner(x.shape), (outputs, None, *kernel), parameters)
-            dw = result(xp, parameters.dtype, dy=dy.dtype, x=x.dtype)
-            numbers = Numbers.of(x.dtype, dw, dy.dtype, xp=xp)
+            lacks = lacking(dy, xp=xp)
+            dw = result(xp, parameters.dtype, lacks, dy=dy.dtype, x=x.dtype)
+            numbers = Numbers.of(x.dtype, dw, dy.dtype, lacks, xp=xp)
         call = cls(xp, form, layout, parameters.flip, False, numbers)
         check_shape("dy", dy.shape, call.y_shape)
         return call
@@ -100,28 +102,72 @@ class Call:
     def _inner_y(self) -> tuple[int, ...]:
         return self.form.x_shape if self.transposed else self.form.geometry.y_shape
 
-    def output(self, x: ArrayT, w: ArrayT, bias: ArrayT | None, kept: Kept | None = None, dtype: Any = None) -> ArrayT:
-        fill, numbers = fill_x if self.transposed else fill_y, self.numbers
-        dtype = numbers.y if dtype is None else dtype
-        y = self._filled(fill, self._in(x), self._filters(w), None, dtype, numbers.forward, bias, kept)
-        return self._out(y)
+    def fill(
+        self,
+        slot: str,
+        a: ArrayT,
+        b: ArrayT,
+        bias: ArrayT | None = None,
+        *,
+        dtype: Any = None,
+        kept: Kept | None = None,
+        like: ArrayT | None = None,
+    ) -> ArrayT:
+        """The slot "y" from x and w, "x" from dy and w, or "w" from dy and x; in the dtype of its own, if in no other.
 
-    def input_grad(self, dy: ArrayT, w: ArrayT, kept: Kept | None = None) -> ArrayT:
-        fill = fill_y if self.transposed else fill_x
-        dx = self._filled(fill, self._in(dy), self._filters(w), 1, self.numbers.x, self.numbers.backward, None, kept)
-        return self._out(dx)
+        Where arrays have chunks it has those of one like it.
+        """
+        dtype = getattr(self.numbers, slot) if dtype is None else dtype
+        if is_torch_array(a):
+            from ._tape import Slot  # it imports torch
 
-    def weight_grad(self, dy: ArrayT, x: ArrayT) -> ArrayT:
-        slots, conjugated = (self._in(dy), self._in(x)), 1
-        if self.transposed:
-            slots, conjugated = slots[::-1], 0
-        return self._filters(self._filled(fill_w, *slots, conjugated, self.numbers.w, self.numbers.backward))
+            filled: ArrayT = Slot.apply(self, slot, dtype, a, b, bias)
+            return filled
+        return self.filled(slot, dtype, a, b, bias, kept, like)
+
+    def filled(
+        self,
+        slot: str,
+        dtype: Any,
+        a: ArrayT,
+        b: ArrayT,
+        bias: ArrayT | None = None,
+        kept: Kept | None = None,
+        like: ArrayT | None = None,
+    ) -> ArrayT:
+        """The same without a tape. A gradient is one of the conjugate of the operand that it shares with y."""
+        conjugated, numbers = None if slot == "y" else 1, self.numbers
+        work = numbers.forward if slot == "y" else numbers.backward
+        a, b = self._in(a), self._in(b) if slot == "w" else self._filters(b)
+        if self.transposed and slot == "w":
+            a, b, conjugated = b, a, 0
+        own = {"y": "x", "x": "y"}.get(slot, slot) if self.transposed else slot
+        out: ArrayT
+        if is_dask_namespace(self.xp):
+            from ._chunked import fill as fill_chunked  # it imports dask
+
+            inner = None if like is None else self._in(like)
+            out = fill_chunked(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, inner, xp=self.xp)
+        else:
+            out = fill(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, kept, xp=self.xp)
+        if slot == "w":
+            return self._filters(out)
+        out = self._out(out)
+        return out if like is None else chunked_like(out, like)
+
+    def mapped(self, axis: str, times: int) -> Call:
+        """The same for so many arrays at once, as "samples" on an axis in front, or as "groups" of the channels."""
+        form, layout = self.form, self.layout
+        geometry = replace(form.geometry, **{axis: times * getattr(form.geometry, axis)})
+        if axis == "samples":
+            layout = layout._replace(batch=(times, *layout.batch), channels=layout.channels + 1)
+        return replace(self, form=replace(form, geometry=geometry), layout=layout)
 
     def bias_grad(self, dy: ArrayT) -> ArrayT:
         xp, dtype = self.xp, dy.dtype
         dy = self._in(dy)
-        wide = working(xp, dtype, dtype) if is_floating(dtype, xp=xp) else xp.int64
-        db = xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=None if wide == dtype else wide)
+        wide = working(xp, lacking(dy, xp=xp), dtype, dtype)
+        db = xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=wide)
         return convert(db, dtype, xp=xp)
 
     def nothing_but(self, bias: ArrayT | None, like: ArrayT) -> ArrayT:
@@ -133,23 +179,6 @@ class Call:
         numbers = self.numbers
         work = numbers.forward if slot == ("x" if self.transposed else "y") else numbers.backward
         return ways(like, work, is_floating(numbers.y, xp=self.xp), geometry, slot, options, xp=self.xp)
-
-    def _filled(
-        self,
-        fill: Fill,
-        a: ArrayT,
-        b: ArrayT,
-        conjugated: int | None,
-        dtype: Any,
-        work: Any,
-        bias: ArrayT | None = None,
-        kept: Kept | None = None,
-    ) -> ArrayT:
-        """A slot from two others, one of them conjugated or none, multiplied in a dtype and returned in another."""
-        if self.numbers.mixed:
-            return by_real_parts(fill, self.form, a, b, conjugated, dtype, work, bias, xp=self.xp)
-        filled: ArrayT = fill(self.form, a, b, conjugated, dtype, work, bias, kept, xp=self.xp)
-        return filled
 
     def _in(self, x: ArrayT) -> ArrayT:
         return self.layout.inward(x, xp=self.xp)
@@ -164,6 +193,7 @@ class Call:
 
 def _made(
     xp: Namespace,
+    lacks: frozenset[str],
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     x_dtype: Any,
@@ -177,8 +207,8 @@ def _made(
         form = Form.of(inner, w_shape, parameters)
     else:
         form = Form.of_transposed(inner, w_shape, parameters, *transposed)
-    y = result(xp, parameters.dtype, x=x_dtype, weight=w_dtype)
-    numbers = Numbers.of(x_dtype, w_dtype, y, xp=xp)
+    y = result(xp, parameters.dtype, lacks, x=x_dtype, weight=w_dtype)
+    numbers = Numbers.of(x_dtype, w_dtype, y, lacks, xp=xp)
     return Call(xp, form, layout, parameters.flip, transposed is not None, numbers)
 
 
@@ -198,7 +228,7 @@ def forward(
     call = Call.of(x, weight, parameters, transposed, xp=xp)
     if bias is not None:
         _check_bias("bias", bias, call)
-    return call.output(x, weight, bias, kept)
+    return call.fill("y", x, weight, bias, kept=kept)
 
 
 def backward(
@@ -220,8 +250,8 @@ def backward(
             for geometry in call.form.parts(slot) if need else ():
                 call.ways(slot, geometry, dy, current())
     return (
-        call.input_grad(dy, weight, kept) if needs[0] else None,
-        call.weight_grad(dy, x) if needs[1] else None,
+        call.fill("x", dy, weight, kept=kept, like=x) if needs[0] else None,
+        call.fill("w", dy, x) if needs[1] else None,
         call.bias_grad(dy) if needs[2] else None,
     )
 
@@ -264,8 +294,8 @@ def double_backward(
     nothing = all(gradient is None for gradient in given.values())
     return (
         _tangent(ddx, ddweight, ddbias, x, weight, call) if needs[0] and not nothing else None,
-        call.input_grad(dy, ddweight) if needs[1] and ddweight is not None else None,
-        call.weight_grad(dy, ddx) if needs[2] and ddx is not None else None,
+        call.fill("x", dy, ddweight, like=x) if needs[1] and ddweight is not None else None,
+        call.fill("w", dy, ddx) if needs[2] and ddx is not None else None,
     )
 
 
@@ -276,11 +306,11 @@ def _tangent(
     if tx is None and tweight is None:
         return call.nothing_but(tbias, x)
     if tx is None or tweight is None:
-        return call.output(x if tx is None else tx, weight if tweight is None else tweight, tbias)
+        return call.fill("y", x if tx is None else tx, weight if tweight is None else tweight, tbias)
     xp, numbers = call.xp, call.numbers
     # Rounded once, after the sum.
     wide = numbers.y if numbers.mixed or not is_floating(numbers.y, xp=xp) else numbers.forward
-    ty = add(call.output(tx, weight, tbias, None, wide), (...,), call.output(x, tweight, None, None, wide), xp=xp)
+    ty = xp.add(call.fill("y", tx, weight, tbias, dtype=wide), call.fill("y", x, tweight, dtype=wide))
     return convert(ty, numbers.y, xp=xp)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
+from itertools import accumulate, pairwise, product
 from typing import Any, NamedTuple
 
 from ._geometry import Axis, Geometry, PerAxis, integer, is_listing, padded_axes, parse, per_axis, within
@@ -146,6 +146,46 @@ class Form:
                 form = replace(self.without_border, geometry=self.geometry.over(axes))
                 regions.append(Region(form, outputs, runs))
         return regions
+
+    def read(self, i: int, start: int, stop: int) -> tuple[slice, Axis]:
+        """What outputs `start` to `stop` read along an axis, with its border, and the axis of that."""
+        spread = self.spread[i]
+        read, axis = self.bordered.axes[i].part(start, stop)
+        if spread == 1:
+            return read, axis
+        begin, end = -(-read.start // spread), -(-read.stop // spread)
+        size = _dilated(end - begin, spread)
+        lo = axis.lo + spread * begin - read.start if size else 0
+        return slice(begin, end), axis._replace(size=size, lo=lo, hi=axis.padded - size - lo)
+
+    def readers(self, i: int, start: int, stop: int) -> list[tuple[slice, Axis, Run | None]]:
+        """What outputs read inputs `start` to `stop` along an axis, and the axis of that.
+
+        With a border once for each run of it that repeats some of them; its inputs count from `start`.
+        """
+        axis, spread = self.bordered.axes[i], self.spread[i]
+        if self.border is None or (runs := self.border[i]) is None:
+            return [(*axis.part_of_input(spread * start, spread * (stop - 1) + 1), None)]
+        found: list[tuple[slice, Axis, Run | None]] = []
+        for places, inputs, step in runs:
+            begin, end = max(inputs.start, start), min(inputs.stop, stop)
+            skipped = begin - inputs.start if step == 1 else inputs.stop - end
+            at = slice(places.start + skipped, places.start + skipped + end - begin) if step else places
+            if begin < end:
+                found.append((*axis.part_of_input(at.start, at.stop), Run(at, slice(begin - start, end - start), step)))
+        return found
+
+    def carried(self, i: int, slot: str, chunks: Sequence[int]) -> tuple[int, ...]:
+        """Where chunks of one of x and y lead in the other, which is the slot: to where the middles of windows lie."""
+        axis, spread = self.geometry.axes[i], self.spread[i]
+        total = (self.x_shape if slot == "x" else self.geometry.y_shape)[i + 2]
+        middle, ends = axis.extent // 2 - axis.lo, list(accumulate(chunks))[:-1]
+        if slot == "x":
+            cuts = [-(-(axis.stride * end + middle) // spread) for end in ends]
+        else:
+            cuts = [-(-(spread * end - middle) // axis.stride) for end in ends]
+        cuts = sorted({0, *(min(max(cut, 0), total) for cut in cuts), total})
+        return tuple(stop - start for start, stop in pairwise(cuts)) or (0,)
 
     def parts(self, slot: str) -> list[Geometry]:
         """The geometries of the contractions that fill a slot "y", "x" or "w"."""

@@ -259,7 +259,7 @@ def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parame
     array([[[ 1., 10.,  1., 10.,  0.]]])
     """
     call = Call.of_gradient(Parameters.of(parameters), dy=dy, weight=weight, input_size=input_size)
-    return call.input_grad(dy, weight)
+    return call.fill("x", dy, weight)
 
 
 @spelled
@@ -298,7 +298,7 @@ def conv_weight_grad(dy: ArrayT, x: ArrayT, *, kernel_size: Sequence[int], **par
     array([[[6., 9.]]])
     """
     call = Call.of_gradient(Parameters.of(parameters), dy=dy, x=x, kernel_size=kernel_size)
-    return call.weight_grad(dy, x)
+    return call.fill("w", dy, x)
 
 
 @spelled

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import array_api_compat
 import array_api_extra
 import numpy as np
-from array_api_compat import is_cupy_array, is_torch_array
+from array_api_compat import is_cupy_array, is_dask_array, is_dask_namespace, is_jax_namespace, is_torch_array
 
 from ._threads import run_all
 from ._typing import ArrayT, Namespace
@@ -27,6 +27,7 @@ __all__ = [
     "block_bytes",
     "brought",
     "can_look",
+    "chunked_like",
     "comparable",
     "complex_of",
     "conj",
@@ -35,16 +36,20 @@ __all__ = [
     "device",
     "flip",
     "fourier",
+    "has",
     "has_fft",
     "is_bool",
     "is_complex",
+    "is_dask_namespace",
     "is_finite",
     "is_floating",
     "is_kind",
     "is_real",
     "is_supported",
+    "is_torch_array",
     "item_bytes",
     "known_equal",
+    "lacking",
     "library",
     "matmul",
     "outer_products",
@@ -75,7 +80,7 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
         for what, ours, theirs in zip(("library", "device"), kind, other, strict=True):
             if ours != theirs and not (ours is None or theirs is None):  # while JAX traces, an array has no device
                 raise TypeError(f"{first} and {name} must have one {what}: got {ours} and {theirs}")
-    return cast(Namespace, xp)
+    return cast(Namespace, next((one for one, *_ in kinds.values() if is_dask_namespace(one)), xp))
 
 
 def library(name: str, array: Any) -> Namespace:
@@ -87,7 +92,11 @@ def library(name: str, array: Any) -> Namespace:
 
 
 def _kind(name: str, array: Any) -> tuple[Any, str, Any]:
-    """An array's namespace, the name of its library and its device, or a sentence."""
+    """An array's namespace, the name of its library and its device, or a sentence; of dask's chunks the latter two."""
+    if is_dask_array(array):
+        if any(size != size for size in cast(Any, array).shape):
+            raise ValueError(f"{name} must have chunks of known sizes: got shape {cast(Any, array).shape}")
+        return library(name, array), *_kind(name, cast(Any, array)._meta)[1:]
     xp: Any = library(name, array)
     if not is_supported(xp, array.dtype):
         if array.dtype == xp.bool:
@@ -120,6 +129,29 @@ def is_supported(xp: Any, dtype: Any) -> bool:
         return False
 
 
+def lacking(x: Any, *, xp: Any) -> frozenset[str]:
+    """Which of the standard's dtypes for numbers there are not where x lies, by name."""
+    if isinstance(x, np.ndarray):
+        return _NONE
+    look = _lacking.__wrapped__ if is_jax_namespace(xp) else _lacking  # in JAX it is a setting, which may change
+    return look(xp, device(x))
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+@lru_cache
+def _lacking(xp: Any, device: Any) -> frozenset[str]:
+    names = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+    names |= {"float32", "float64", "complex64", "complex128"}
+    return frozenset(names.difference(xp.__array_namespace_info__().dtypes(device=device)))
+
+
+def has(xp: Any, dtype: Any, lacks: frozenset[str]) -> bool:
+    """Whether a dtype of the library is none of those that are lacking."""
+    return not any(dtype == getattr(xp, name) for name in lacks)
+
+
 def as_dtype(xp: Any, dtype: Any) -> Any:
     """The dtype as arrays have it, of what a user gave; NumPy's have other names as well."""
     return np.dtype(dtype) if array_api_compat.is_numpy_namespace(xp) else dtype
@@ -131,7 +163,7 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
         raise TypeError(f"xp must be an array library that speaks the Array API: got {xp!r}")
     xp = array_api_compat.array_namespace(xp.empty(0))
     try:
-        xp.empty(0, device=device)
+        there = xp.empty(0, device=device)
     except Exception as error:  # each library says no in its own way
         raise ValueError(f"device must be one that {xp.__name__} has here: got {device!r} ({error})") from None
     given = dtype
@@ -144,6 +176,8 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
         fits = False
     if not fits:
         raise TypeError(f"dtype must be one for real or complex numbers of 16, 32 or 64 bits: got {given!r}")
+    if not has(xp, dtype, lacking(there, xp=xp)):
+        raise TypeError(f"dtype must be one that the device has: got {given!r}")
     return lambda array: xp.asarray(array, dtype=dtype, device=device)
 
 
@@ -228,8 +262,10 @@ def flip(x: ArrayT, axes: Sequence[int], *, xp: Namespace) -> ArrayT:
     """
     if isinstance(x, np.ndarray):
         return cast(ArrayT, np.ascontiguousarray(np.flip(x, axis=tuple(axes))))
+    if is_dask_namespace(cast(Any, xp)):
+        return xp.flip(x, axis=tuple(axes))
     dtype = x.dtype
-    if is_kind(cast(Any, xp), dtype, "unsigned integer"):
+    if is_torch_array(x) and is_kind(cast(Any, xp), dtype, "unsigned integer"):
         x = convert(x, xp.int64, xp=xp)
     for axis in axes:
         last = x.shape[axis] - 1
@@ -346,7 +382,10 @@ def can_look(x: ArrayT) -> bool:
     """Whether the values of x are at hand: not on a device that works on its own, not in a trace or a lazy graph."""
     if isinstance(x, np.ndarray):
         return True
-    if is_cupy_array(x) or (is_torch_array(x) and cast(Any, x).device.type != "cpu"):
+    if is_torch_array(x):  # what stands for a tensor while torch compiles is of a type of its own
+        torch: Any = array_api_compat.array_namespace(x)
+        return cast(Any, x).device.type == "cpu" and type(x) in (torch.Tensor, torch.nn.Parameter)
+    if is_cupy_array(x):
         return False
     return not array_api_compat.is_lazy_array(x)
 
@@ -368,6 +407,13 @@ def known_equal(copy: ArrayT | None, x: ArrayT) -> bool:
     if copy is None or not isinstance(x, np.ndarray) or (copy.dtype, copy.shape) != (x.dtype, x.shape):
         return False
     return bool(np.array_equal(cast(Any, copy), x))
+
+
+def chunked_like(x: ArrayT, like: ArrayT) -> ArrayT:
+    """x in the chunks of another, where there are such."""
+    if isinstance(x, np.ndarray) or not (is_dask_array(x) and is_dask_array(like)):
+        return x
+    return cast(ArrayT, cast(Any, x).rechunk(cast(Any, like).chunks))
 
 
 def item_bytes(dtype: Any) -> int:

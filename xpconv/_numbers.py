@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ._namespace import as_dtype, is_complex, is_kind, is_supported
+from ._namespace import as_dtype, has, is_complex, is_kind, is_supported
 from ._typing import Namespace
 
 __all__ = ["Numbers", "real_dtype", "result", "working"]
@@ -18,10 +18,10 @@ def real_dtype(dtype: Any, *, xp: Any) -> Any:
     return next((_named(xp, part) for name, part in parts.items() if dtype == getattr(xp, name)), dtype)
 
 
-def result(xp: Any, wanted: Any, **dtypes: Any) -> Any:
+def result(xp: Any, wanted: Any, lacks: frozenset[str], **dtypes: Any) -> Any:
     """The dtype of what is computed from operands of such dtypes, or a sentence about those that do not fit."""
     if wanted is not None:
-        return _wanted(xp, wanted, dtypes)
+        return _wanted(xp, wanted, lacks, dtypes)
     (first, ours), (name, theirs) = dtypes.items()
     if ours != theirs:
         if real_dtype(theirs, xp=xp) == ours:
@@ -34,7 +34,7 @@ def result(xp: Any, wanted: Any, **dtypes: Any) -> Any:
     return ours
 
 
-def _wanted(xp: Any, wanted: Any, dtypes: dict[str, Any]) -> Any:
+def _wanted(xp: Any, wanted: Any, lacks: frozenset[str], dtypes: dict[str, Any]) -> Any:
     """The dtype that a user asks for, if the operands' convert to it without loss."""
     given = wanted
     try:
@@ -44,6 +44,8 @@ def _wanted(xp: Any, wanted: Any, dtypes: dict[str, Any]) -> Any:
         fits = False
     if not fits:
         raise TypeError(f"dtype must be one for numbers, of the operands' library: got {given!r}")
+    if not has(xp, wanted, lacks):
+        raise TypeError(f"dtype must be one that the operands' device has: got {given!r}")
     complexes = any(is_complex(dtype, xp=xp) for dtype in dtypes.values())
     for name, dtype in dtypes.items():
         if is_complex(wanted, xp=xp) != complexes or not _holds(xp, wanted, dtype):
@@ -75,19 +77,19 @@ class Numbers(NamedTuple):
     mixed: bool  # whether some are real and some complex
 
     @classmethod
-    def of(cls, x: Any, w: Any, y: Any, *, xp: Namespace) -> Numbers:
+    def of(cls, x: Any, w: Any, y: Any, lacks: frozenset[str], *, xp: Namespace) -> Numbers:
         mixed = len({is_complex(dtype, xp=xp) for dtype in (x, w, y)}) > 1
         real = tuple(real_dtype(dtype, xp=xp) for dtype in (x, w, y)) if mixed else (x, w, y)
-        forward, backward = working(xp, *real), working(xp, real[2], *real)
+        forward, backward = working(xp, lacks, *real), working(xp, lacks, real[2], *real)
         return cls(x, w, y, forward, backward, mixed)
 
 
 @lru_cache
-def working(xp: Any, *dtypes: Any) -> Any:
+def working(xp: Any, lacks: frozenset[str], *dtypes: Any) -> Any:
     """The dtype to multiply the first two in, and to add products in: exact for integers, of 32 bits or more."""
     if is_kind(xp, dtypes[0], "integral"):
         bits = [xp.iinfo(dtype).bits for dtype in dtypes]
-        if max(bits[:2]) == 8 and max(bits) <= 32 and _has_float64(xp):
+        if max(bits[:2]) == 8 and max(bits) <= 32 and "float64" not in lacks:
             return _named(xp, "float64")  # exact to 2**37 products, by BLAS, on GPUs too
         widest = dtypes[bits.index(max(bits))]
         return widest if _multiplies(xp, widest) else _named(xp, "int64")  # which wraps around to the same
@@ -96,10 +98,6 @@ def working(xp: Any, *dtypes: Any) -> Any:
         return dtypes[0]
     wide, real = max(bits) == 64, not is_complex(dtypes[0], xp=xp)
     return _named(xp, ("float64" if wide else "float32") if real else ("complex128" if wide else "complex64"))
-
-
-def _has_float64(xp: Any) -> bool:
-    return "float64" in xp.__array_namespace_info__().dtypes(kind="real floating")
 
 
 @lru_cache

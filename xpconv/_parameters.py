@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from functools import wraps
+from sys import modules
+from typing import Any, NamedTuple, TypedDict, TypeVar, cast
 
 from ._geometry import Padding, PerAxis
 
-__all__ = ["Given", "OfLayers", "Parameters", "is_certain", "spelled"]
+__all__ = ["PUBLIC", "Given", "OfLayers", "Parameters", "is_certain", "public", "spelled"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,7 +74,8 @@ _SHAPING = 6  # so many, the first, decide about shapes
 
 
 def spelled(function: F) -> F:
-    """With the parameters by name where it shows how it is called, instead of `**parameters`."""
+    """A public function, with the parameters by name where it shows how it is called, instead of `**parameters`."""
+    function = public(function)
     signature = inspect.signature(function)
     named = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
@@ -82,6 +85,28 @@ def spelled(function: F) -> F:
     own = list(signature.parameters.values())[:-1]
     function.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
     return function
+
+
+def public(function: F) -> F:
+    """A function that torch's compiler takes as one step: it cannot look through what is remembered from call to call.
+
+    It has to be told before it comes to the function itself.
+    """
+    PUBLIC.append(function)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        torch = modules.get("torch")
+        if torch is not None and torch.compiler.is_compiling():
+            from . import _graph
+
+            return _graph.STEPS[function.__name__](*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return cast(F, call)
+
+
+PUBLIC: list[Callable[..., Any]] = []
 
 
 def is_certain(value: Any) -> bool:

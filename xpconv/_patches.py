@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 
 from ._form import Form
 from ._geometry import Padding, PerAxis, is_listing, per_axis
 from ._layout import Layout
-from ._namespace import add, agree, convert, device, is_bool, library, put
+from ._namespace import add, agree, convert, device, is_bool, is_torch_array, library, put
 from ._numbers import working
 from ._padding import border, border_adjoint, pad, pad_adjoint
-from ._parameters import Parameters
+from ._parameters import Parameters, public
 from ._typing import ArrayT
 from ._windows import fold as fold_windows
 from ._windows import windows
@@ -20,6 +21,7 @@ from ._windows import windows
 __all__ = ["fold", "unfold"]
 
 
+@public
 def unfold(
     x: ArrayT,
     kernel_size: PerAxis,
@@ -75,7 +77,7 @@ def unfold(
             [1., 2., 3.],
             [2., 3., 4.]]])
     """
-    xp = library("x", x)
+    library("x", x)
     ndim = len(per_axis("kernel_size", kernel_size, None, 1)) if is_listing(kernel_size) else x.ndim - 2
     if ndim < 1 and not is_listing(kernel_size):
         raise ValueError(
@@ -83,23 +85,12 @@ def unfold(
             f"{x.ndim} axes"
         )
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
-    layout = Layout.of("x", x.shape, ndim)
     said = Parameters(stride, padding, dilation, padding_mode=padding_mode)
-    form = Form.of(layout.inner(x.shape), (1, None, *kernel), said)
-    samples, channels, *_ = form.x_shape
-
-    x = layout.inward(x, xp=xp)
-    if form.border:
-        everything = tuple(slice(0, size) for size in (samples, channels, *form.bordered.size))
-        x = border(x, everything, form.border, xp=xp)
-    read, axes = zip(*(axis.part(0, axis.out) for axis in form.bordered.axes), strict=True) if ndim else ((), ())
-    geometry = form.geometry.over(axes)
-    shape = (samples, channels, *geometry.kernel, *geometry.out)
-    columns: ArrayT = xp.empty(shape, dtype=x.dtype, device=device(x))
-    columns = put(columns, (...,), windows(pad(x[(..., *read)], geometry, xp=xp), geometry, xp=xp), xp=xp)
-    return xp.reshape(columns, (*layout.batch, channels * geometry.taps, geometry.positions))
+    size = tuple(x.shape[x.ndim - ndim :])
+    return _linear(partial(_taken, kernel, said), partial(_added, size, kernel, said), x)
 
 
+@public
 def fold(
     columns: ArrayT,
     output_size: PerAxis,
@@ -149,26 +140,61 @@ def fold(
     array([[[1., 2., 3., 2., 1.]]])
     """
     xp = library("columns", columns)
-    logical = is_bool(columns, xp=xp)
-    if not logical:
+    if not is_bool(columns, xp=xp):
         agree(columns=columns)
     ndim = next((len(sizes) for sizes in (output_size, kernel_size) if is_listing(sizes)), 1)  # type: ignore[arg-type]
     size = per_axis("output_size", output_size, ndim, 0)
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
     if columns.ndim < 2:
         raise ValueError(f"columns must have at least 2 axes (channels * taps, positions): got {columns.ndim}")
-    *batch, rows, positions = columns.shape
-    channels, rest = divmod(rows, math.prod(kernel))
-    if rest:
+    rows = columns.shape[-2]
+    if rows % math.prod(kernel):
         raise ValueError(f"columns must have a multiple of {math.prod(kernel)} rows, one for each tap: got {rows}")
     said = Parameters(stride, padding, dilation, padding_mode=padding_mode)
+    return _linear(partial(_added, size, kernel, said), partial(_taken, kernel, said), columns)
+
+
+def _linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT) -> ArrayT:
+    """`there(x)`; torch's tape is told that `back` is the adjoint."""
+    if is_torch_array(x):
+        from ._tape import Linear  # it imports torch
+
+        made: ArrayT = Linear.apply(there, back, x)
+        return made
+    return there(x)
+
+
+def _taken(kernel: tuple[int, ...], said: Parameters, x: ArrayT) -> ArrayT:
+    """(*batch, channels, *spatial) -> (*batch, channels * taps, positions)."""
+    xp, ndim = library("x", x), len(kernel)
+    layout = Layout.of("x", x.shape, ndim)
+    form = Form.of(layout.inner(x.shape), (1, None, *kernel), said)
+    samples, channels, *_ = form.x_shape
+
+    x = layout.inward(x, xp=xp)
+    if form.border:
+        everything = tuple(slice(0, size) for size in (samples, channels, *form.bordered.size))
+        x = border(x, everything, form.border, xp=xp)
+    read, axes = zip(*(axis.part(0, axis.out) for axis in form.bordered.axes), strict=True) if ndim else ((), ())
+    geometry = form.geometry.over(axes)
+    shape = (samples, channels, *geometry.kernel, *geometry.out)
+    columns: ArrayT = xp.empty(shape, dtype=x.dtype, device=device(x))
+    columns = put(columns, (...,), windows(pad(x[(..., *read)], geometry, xp=xp), geometry, xp=xp), xp=xp)
+    return xp.reshape(columns, (*layout.batch, channels * geometry.taps, geometry.positions))
+
+
+def _added(size: tuple[int, ...], kernel: tuple[int, ...], said: Parameters, columns: ArrayT) -> ArrayT:
+    """(*batch, channels * taps, positions) -> (*batch, channels, *spatial)."""
+    xp = library("columns", columns)
+    *batch, rows, positions = columns.shape
+    channels = rows // math.prod(kernel)
     form = Form.of((math.prod(batch), channels, *size), (1, None, *kernel), said)
     geometry = form.bordered
     if positions != geometry.positions:
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
 
-    dtype = columns.dtype
-    work = xp.int32 if logical else working(xp, dtype, dtype)
+    dtype, logical = columns.dtype, is_bool(columns, xp=xp)
+    work = xp.int32 if logical else working(xp, lacking(columns, xp=xp), dtype, dtype)
     columns = convert(columns, work, xp=xp)
     if all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes):  # nothing is added: it might be a view
         columns = xp.asarray(columns, dtype=work, device=device(columns), copy=True)

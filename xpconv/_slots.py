@@ -18,9 +18,31 @@ from ._options import current
 from ._padding import Operand, border_adjoint
 from ._typing import ArrayT, Namespace
 
-__all__ = ["Fill", "by_real_parts", "fill_w", "fill_x", "fill_y"]
+__all__ = ["fill"]
 
 Fill: TypeAlias = Callable[..., Any]  # one of fill_y, fill_x and fill_w
+
+
+def fill(
+    slot: str,
+    form: Form,
+    a: ArrayT,
+    b: ArrayT,
+    conjugated: int | None,
+    dtype: Any,
+    work: Any,
+    mixed: bool,
+    bias: ArrayT | None = None,
+    kept: Kept | None = None,
+    *,
+    xp: Namespace,
+) -> ArrayT:
+    """The slot from two others, one of them conjugated or none, multiplied in a dtype and returned in another."""
+    how: Any = {"y": fill_y, "x": fill_x, "w": fill_w}[slot]
+    if mixed:
+        return by_real_parts(how, form, a, b, conjugated, dtype, work, bias, xp=xp)
+    filled: ArrayT = how(form, a, b, conjugated, dtype, work, bias, kept, xp=xp)
+    return filled
 
 
 def by_real_parts(

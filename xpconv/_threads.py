@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["run_all"]
+__all__ = ["alone", "run_all"]
 
 S = TypeVar("S")
 
@@ -71,6 +71,13 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
                         errors.append(interrupt)
     if errors:
         raise errors[0]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """For one of many threads that are somebody else's: BLAS starts none of its own."""
+    with _one_blas_thread(), _one_own_blas_thread():
+        yield
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,39 @@
+"""Floor 5: what torch's compiler is told. Imports torch, and is imported while that compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+
+from ._parameters import PUBLIC
+
+__all__ = ["STEPS"]
+
+
+def _step(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is one step of a graph, compiled anew for each size: algorithms are chosen by sizes."""
+
+    @wraps(function)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        kwargs = {name: _settled(one) for name, one in kwargs.items()}
+        return function(*map(_settled, args), **kwargs)
+
+    torch.compiler.allow_in_graph(step)
+    return step
+
+
+def _settled(x: Any) -> Any:
+    """A size that torch leaves open is a number from here on."""
+    if isinstance(x, torch.SymInt):
+        return int(x)
+    if type(x) in (tuple, list):
+        return type(x)(map(_settled, x))
+    if isinstance(x, torch.Tensor) and any(isinstance(size, torch.SymInt) for size in x.shape):
+        return x.view([int(size) for size in x.shape])
+    return x
+
+
+STEPS = {function.__name__: _step(function) for function in PUBLIC}
