@@ -19,7 +19,7 @@ from ._algorithms import Choice, Kept, nothing_but, ways
 from ._form import Form
 from ._geometry import Geometry, PerAxis, check_shape, per_axis
 from ._layout import Layout
-from ._namespace import agree, chunked_like, convert, flip, is_dask_namespace, is_floating, is_torch_array
+from ._namespace import agree, chunked_like, convert, flip, is_dask_namespace, is_floating, is_torch_array, lacking
 from ._numbers import Numbers, result, working
 from ._options import Options, current
 from ._parameters import Parameters, is_certain

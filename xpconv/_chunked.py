@@ -13,20 +13,23 @@ so that no corner is fetched from a neighbour of its own.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, pairwise, product
 from typing import Any, NamedTuple
 
 import dask.array as da
-import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 
 from ._algorithms import per_channel
 from ._form import Form, Run
 from ._geometry import Axis, Geometry
 from ._namespace import add, convert, device, is_floating, library
 from ._options import Options, current, options
-from ._padding import border, border_adjoint
+from ._padding import border_adjoint, pieces_of, repeated
 from ._slots import fill as fill_slot
 from ._threads import alone
 
@@ -55,6 +58,14 @@ class Piece(NamedTuple):
     run: Run | None  # of dx with a border: which of the block's inputs it repeats
 
 
+class Slab(NamedTuple):
+    """What a block reads along one axis."""
+
+    length: int  # of the block
+    runs: list[Run]  # of the array's elements, with the border that they repeat
+    pieces: list[Piece]
+
+
 class Blocks(NamedTuple):
     """The blocks of all three arrays."""
 
@@ -62,10 +73,6 @@ class Blocks(NamedTuple):
     outputs: Sequence[int]
     inputs: Sequence[int]
     positions: list[Sequence[int]]  # the slot's own; those of the outputs for dw
-
-
-# The axes of all three arrays, numbered: samples, outputs, inputs, then positions, then taps.
-_N, _O, _C, _P = range(4)
 
 
 def fill(
@@ -95,71 +102,41 @@ def fill(
     else:
         how = Work(slot, form, conjugated, wide, work, mixed, current())
         names = (name for name in "yxw" if name != slot)
-        out = _summed(how, dict(zip(names, (a, b), strict=True)), chunks, xp=xp)
+        out = _summed(how, dict(zip(names, (a, b), strict=True)), chunks)
     if bias is not None:
         out = xp.add(out, per_channel(convert(bias, wide, xp=xp), out.ndim, xp=xp))
     return convert(out, dtype, xp=xp)
 
 
-def _summed(how: Work, operands: dict[str, Any], chunks: Chunks | None, *, xp: Any) -> Any:
+def _summed(how: Work, operands: dict[str, Any], chunks: Chunks | None) -> Any:
     """Block by block, with an axis in front for each that is summed over; then the sums."""
     slot, form, geometry, ndim = how.slot, how.form, how.form.geometry, len(how.form.spread)
     blocks = _blocks(slot, form, operands, chunks)
-    jointly = geometry.groups > 1 or len(blocks.outputs) == len(blocks.inputs) == 1
-    c = _O if jointly else _C
-    p, t = tuple(range(_P, _P + ndim)), tuple(range(_P + ndim, _P + 2 * ndim))
-    axes = {"y": (_N, _O, *p), "x": (_N, c, *p), "w": (_O, _C, *t)}
-    weights = (
-        blocks.outputs,
-        blocks.inputs if geometry.groups == 1 else (geometry.inputs,),
-        *((k,) for k in geometry.kernel),
-    )
-    cuts = {"y": (blocks.samples, blocks.outputs), "x": (blocks.samples, blocks.inputs), "w": weights}
-    operands = {name: one.rechunk(dict(enumerate(cuts[name]))) for name, one in operands.items()}
-
-    pieces: list[Any] = []
-    for i, lengths in enumerate(blocks.positions):
-        spans = list(pairwise(accumulate(lengths, initial=0)))
-        if slot == "x":
-            reads = [form.readers(i, *span) for span in spans]
-            operands["y"], found = _slabs(operands["y"], i, reads, lengths, None, xp=xp)
-        else:
-            reads = [[(*form.read(i, *span), None)] for span in spans]
-            operands["x"], found = _slabs(
-                operands["x"], i, reads, lengths, None if form.border is None else form.border[i], xp=xp
-            )
+    samples, outputs, inputs, positions = blocks
+    jointly = geometry.groups > 1 or len(outputs) == len(inputs) == 1  # one number for blocks of both channels
+    of_weights = (outputs, inputs if geometry.groups == 1 else (geometry.inputs,), *((k,) for k in geometry.kernel))
+    sizes = {"y": (samples, outputs, *positions), "x": (samples, inputs, *positions), "w": of_weights}
+    for name, one in operands.items():
+        operands[name] = one.rechunk(dict(enumerate(sizes[name] if name == "w" else sizes[name][:2])))
+    slabs = [_slabs(slot, form, i, lengths) for i, lengths in enumerate(positions)]
+    for i, along in enumerate(slabs):
+        wider = "y" if slot == "x" else "x"
+        operands[wider] = _cut(operands[wider], i, along)
         if slot == "w":
-            operands["y"] = operands["y"].rechunk({i + 2: lengths})
-        pieces += [found, (p[i],)]
+            operands["y"] = operands["y"].rechunk({i + 2: positions[i]})
 
-    summed = tuple(sorted({axis for name in operands if name != "w" for axis in axes[name]} - set(axes[slot])))
-    counts = {_N: len(blocks.samples), _O: len(blocks.outputs), _C: len(blocks.inputs)}
-    counts |= {axis: len(lengths) for axis, lengths in zip(p, blocks.positions, strict=True)}
-    sizes = dict(zip(axes[slot], (*cuts[slot], *(() if slot == "w" else blocks.positions)), strict=True))
-    new = {axis: size for axis, (size, *_) in sizes.items() if slot == "w" and (axis in t or (axis == _C and jointly))}
-    first, second = operands
-    out = da.blockwise(
-        _block,
-        (*summed, *axes[slot]),
-        operands[first],
-        axes[first],
-        operands[second],
-        axes[second],
-        *pieces,
-        how=how,
-        depth=len(summed),
-        new_axes=new,
-        adjust_chunks={axis: (1,) * counts[axis] for axis in summed}
-        | {axis: tuple(size) for axis, size in sizes.items() if axis not in new},
-        align_arrays=False,
-        concatenate=True,
-        token=f"conv-{slot}",
-        dtype=how.dtype,
-        meta=_meta(operands[first], len(summed) + len(axes[slot]), how.dtype),
-    )
-    if summed:
-        out = out.sum(axis=tuple(range(len(summed))), dtype=how.dtype, split_every=4)
-    return out
+    over = {"y": [] if jointly else [inputs], "x": [] if jointly else [outputs], "w": [samples, *positions]}[slot]
+    name, layer = f"conv-{tokenize(how, *operands.values(), slabs)}", {}
+    counts = map(len, (samples, outputs, (0,) if jointly else inputs, *positions))
+    for n, o, c, *at in product(*map(range, counts)):
+        places = {"y": (n, o, *at), "x": (n, o if jointly else c, *at), "w": (o, c, *(0,) * ndim)}
+        summed = {"y": [c], "x": [o], "w": [n, *at]}[slot][: len(over)]
+        block = partial(_block, how=how, slabs=[along[r] for along, r in zip(slabs, at, strict=True)], depth=len(over))
+        layer[(name, *summed, *places[slot])] = (block, *((one.name, *places[key]) for key, one in operands.items()))
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=list(operands.values()))
+    cuts = tuple((1,) * len(lengths) for lengths in over) + tuple(map(tuple, sizes[slot]))
+    out = da.Array(graph, name, cuts, meta=_meta(next(iter(operands.values())), len(cuts), how.dtype))
+    return out.sum(axis=tuple(range(len(over))), dtype=how.dtype, split_every=4) if over else out
 
 
 def _blocks(slot: str, form: Form, operands: dict[str, Any], chunks: Chunks | None) -> Blocks:
@@ -186,33 +163,58 @@ def _blocks(slot: str, form: Form, operands: dict[str, Any], chunks: Chunks | No
     return Blocks(samples, outputs, inputs, positions)
 
 
-def _slabs(
-    array: Any,
-    i: int,
-    reads: Sequence[Sequence[tuple[slice, Axis, Run | None]]],
-    lengths: Sequence[int],
-    runs: tuple[Run, ...] | None,
-    *,
-    xp: Any,
-) -> tuple[Any, Any]:
-    """The array with what each block reads along spatial axis i as one chunk, and the pieces that this consists of."""
-    axis, ndim = i + 2, array.ndim - 2
-    borders = [runs if r == i else None for r in range(ndim)]
+def _slabs(slot: str, form: Form, i: int, lengths: Sequence[int]) -> list[Slab]:
+    """What each block reads along spatial axis i."""
+    runs = None if form.border is None else form.border[i]
+    slabs = []
+    for start, stop in pairwise(accumulate(lengths, initial=0)):
+        found = form.readers(i, start, stop) if slot == "x" else [(*form.read(i, start, stop), None)]
+        reads = [read for read, *_ in found]
+        inputs = [Run(read, read, 1) for read in reads] if slot == "x" or runs is None else pieces_of(runs, reads[0])
+        ends = accumulate((read.stop - read.start for read in reads), initial=0)
+        pieces = [Piece(slice(*span), axis, run) for span, (_, axis, run) in zip(pairwise(ends), found, strict=True)]
+        slabs.append(Slab(stop - start, [run for run in inputs if run.places.start < run.places.stop], pieces))
+    return slabs
 
-    def cut(read: slice) -> Any:
-        where = tuple(read if r == axis else slice(None) for r in range(array.ndim))
-        return array[where] if runs is None else border(array, where, borders, xp=xp)
 
-    slabs, pieces = [], np.empty(len(reads), dtype=object)
-    for block, (read_by_block, length) in enumerate(zip(reads, lengths, strict=True)):
-        ends = list(accumulate((read.stop - read.start for read, *_ in read_by_block), initial=0))
-        spans = (slice(*span) for span in pairwise(ends))
-        parts = zip(spans, read_by_block, strict=True)
-        pieces[block] = length, [Piece(span, part, run) for span, (_, part, run) in parts]
-        cuts = [cut(read) for read, *_ in read_by_block if read.start < read.stop]
-        cuts = cuts or [array[(slice(None),) * axis + (slice(0, 1),)]]  # dask has no chunks of nothing
-        slabs.append(da.concatenate(cuts, axis=axis).rechunk({axis: -1}))
-    return da.concatenate(slabs, axis=axis), da.from_array(pieces, chunks=1)
+def _cut(array: Any, i: int, slabs: Sequence[Slab]) -> Any:
+    """The array with each slab along spatial axis i as a chunk. Of neighbours no more is sent than is read."""
+    axis = i + 2
+    starts = list(accumulate(array.chunks[axis], initial=0))
+    others = list(product(*(range(n) for r, n in enumerate(array.numblocks) if r != axis)))
+    token = tokenize(array.name, axis, slabs)
+    layer: dict[Any, Any] = {}
+    for block, slab in enumerate(slabs):
+        parts = []
+        for run in slab.runs or [Run(slice(0, 1), slice(0, 1), 1)]:  # dask has no chunks of nothing
+            chunks = list(range(bisect_right(starts, run.inputs.start) - 1, bisect_left(starts, run.inputs.stop)))
+            for chunk in reversed(chunks) if run.step == -1 else chunks:
+                first, last = max(starts[chunk], run.inputs.start), min(starts[chunk + 1], run.inputs.stop)
+                here = slice(first - starts[chunk], last - starts[chunk])
+                parts.append((chunk, run._replace(inputs=here)))
+        for at in others:
+            before, after = at[:axis], at[axis:]
+            keys = []
+            for number, (chunk, run) in enumerate(parts):
+                source = (array.name, *before, chunk, *after)
+                if run.step == 1 and run.inputs == slice(0, array.chunks[axis][chunk]):
+                    keys.append(source)
+                else:
+                    keys.append((f"part-{token}", *before, block, number, *after))
+                    layer[keys[-1]] = (_part, source, axis, run)
+            layer[(f"slab-{token}", *before, block, *after)] = (_joined, keys, axis)
+    sizes = [max(slab.pieces[-1].read.stop, 1) for slab in slabs]
+    graph = HighLevelGraph.from_collections(f"slab-{token}", layer, dependencies=[array])
+    cut = (*array.chunks[:axis], tuple(sizes), *array.chunks[axis + 1 :])
+    return da.Array(graph, f"slab-{token}", cut, meta=array._meta)
+
+
+def _part(chunk: Any, axis: int, run: Run) -> Any:
+    return repeated(chunk, axis, run, 0, xp=library("x", chunk))
+
+
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    return parts[0] if len(parts) == 1 else library("x", parts[0]).concat(parts, axis=axis)
 
 
 def _meta(like: Any, ndim: int, dtype: Any) -> Any:
@@ -221,7 +223,7 @@ def _meta(like: Any, ndim: int, dtype: Any) -> Any:
     return xp.empty((0,) * ndim, dtype=dtype, device=device(like._meta))
 
 
-def _block(a: Any, b: Any, *places: Any, how: Work, depth: int) -> Any:
+def _block(a: Any, b: Any, *, how: Work, slabs: Sequence[Slab], depth: int) -> Any:
     """One block of the slot from blocks of the others; it is one part, but for what a border adds to dx."""
     slot, form, xp = how.slot, how.form, library("x", a)
     whole = form.geometry
@@ -229,15 +231,15 @@ def _block(a: Any, b: Any, *places: Any, how: Work, depth: int) -> Any:
     groups, outputs, inputs = (
         (1, outputs, inputs) if whole.groups == 1 else (outputs // whole.outputs, whole.outputs, whole.inputs)
     )
-    along = [place.item() for place in places]
+    lengths = [slab.length for slab in slabs]
     shape = {
-        "y": (a.shape[0], groups * outputs, *(length for length, _ in along)),
-        "x": (a.shape[0], groups * inputs, *(length for length, _ in along)),
+        "y": (a.shape[0], groups * outputs, *lengths),
+        "x": (a.shape[0], groups * inputs, *lengths),
         "w": (groups * outputs, inputs, *whole.kernel),
     }[slot]
     out: Any = None
     with alone(), options(**how.options._replace(workers=how.options.workers or 1)._asdict()):
-        for pieces in product(*(pieces for _, pieces in along)):
+        for pieces in product(*(slab.pieces for slab in slabs)):
             reads = tuple(piece.read for piece in pieces)
             if any(read.start == read.stop for read in reads):
                 continue  # nothing but zeros

@@ -153,8 +153,8 @@ def has(xp: Any, dtype: Any, lacks: frozenset[str]) -> bool:
 
 
 def as_dtype(xp: Any, dtype: Any) -> Any:
-    """The dtype as arrays have it, of what a user gave; NumPy's have other names as well."""
-    return np.dtype(dtype) if array_api_compat.is_numpy_namespace(xp) else dtype
+    """The dtype as arrays have it, of what a user gave; NumPy's, which others have too, have other names as well."""
+    return np.dtype(dtype) if isinstance(xp.empty(0).dtype, np.dtype) else dtype
 
 
 def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:

@@ -17,7 +17,7 @@ from ._geometry import Geometry
 from ._namespace import conj, convert, device, flip, put
 from ._typing import ArrayT, Namespace
 
-__all__ = ["Operand", "border", "border_adjoint", "pad", "pad_adjoint"]
+__all__ = ["Operand", "border", "border_adjoint", "pad", "pad_adjoint", "pieces_of", "repeated"]
 
 Runs = Sequence[tuple[Run, ...] | None]
 
@@ -76,7 +76,7 @@ class Operand(Generic[ArrayT]):
 
 def border(x: ArrayT, where: tuple[slice, ...], runs: Runs, *, xp: Namespace) -> ArrayT:
     """(n, c, *size) -> what lies at `where` of (n, c, *padded)."""
-    pieces = [None if axis is None else _pieces(axis, at) for axis, at in zip(runs, where[2:], strict=True)]
+    pieces = [None if axis is None else pieces_of(axis, at) for axis, at in zip(runs, where[2:], strict=True)]
     near = [
         at if axis is None else slice(min(run.inputs.start for run in axis), max(run.inputs.stop for run in axis))
         for axis, at in zip(pieces, where[2:], strict=True)
@@ -84,7 +84,7 @@ def border(x: ArrayT, where: tuple[slice, ...], runs: Runs, *, xp: Namespace) ->
     x = x[(*where[:2], *near)]
     for i, axis in enumerate(pieces, 2):
         if axis is not None and not (len(axis) == 1 and axis[0].step == 1):
-            x = xp.concat([_repeated(x, i, run, near[i - 2].start, xp=xp) for run in axis], axis=i)
+            x = xp.concat([repeated(x, i, run, near[i - 2].start, xp=xp) for run in axis], axis=i)
     return x
 
 
@@ -100,7 +100,7 @@ def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) 
     return tuple(where), piece
 
 
-def _pieces(runs: Sequence[Run], at: slice) -> list[Run]:
+def pieces_of(runs: Sequence[Run], at: slice) -> list[Run]:
     """The runs, as far as they lie there."""
     pieces = []
     for places, inputs, step in runs:
@@ -113,7 +113,7 @@ def _pieces(runs: Sequence[Run], at: slice) -> list[Run]:
     return pieces
 
 
-def _repeated(x: ArrayT, axis: int, run: Run, origin: int, *, xp: Namespace) -> ArrayT:
+def repeated(x: ArrayT, axis: int, run: Run, origin: int, *, xp: Namespace) -> ArrayT:
     """A run's inputs at its places; x begins at the origin."""
     where = (*(slice(None),) * axis, slice(run.inputs.start - origin, run.inputs.stop - origin))
     x = x[(*where, ...)]

@@ -10,7 +10,7 @@ from itertools import product
 from ._form import Form
 from ._geometry import Padding, PerAxis, is_listing, per_axis
 from ._layout import Layout
-from ._namespace import add, agree, convert, device, is_bool, is_torch_array, library, put
+from ._namespace import add, agree, convert, device, is_bool, is_torch_array, lacking, library, put
 from ._numbers import working
 from ._padding import border, border_adjoint, pad, pad_adjoint
 from ._parameters import Parameters, public

@@ -1,7 +1,8 @@
 """Floor 2: windows (im2col) and their adjoint, the fold (col2im).
 
 Without a view both go axis by axis: a window of many axes is a window along one, then along the next. So a kernel of
-k taps on each of d axes takes d*k slices, not k**d.
+k taps on each of d axes takes d*k slices, not k**d; where k is large, the root of it or less. Libraries that compile
+take their time for each slice.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from itertools import product
 from typing import Any
 
 from ._geometry import Axis, Geometry
-from ._namespace import add, device, strided_view
+from ._namespace import add, device, put, strided_view
 from ._typing import ArrayT, Namespace
 
 __all__ = ["fold", "row_windows", "windows"]
+
+FEW = 15  # so many slices are faster than what there is instead
 
 
 def windows(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
@@ -39,8 +42,26 @@ def windows_by_slices(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT
     along = 1 + len(geometry.axes)
     for axis in reversed(geometry.axes):
         # (n, c, *kernel[i + 1:], *padded[:i + 1], *out[i + 1:]) -> (n, c, *kernel[i:], *padded[:i], *out[i:])
-        x = xp.stack([x[_along(along, _reach(axis, tap))] for tap in range(axis.kernel)], axis=2)
+        if axis.kernel <= min(axis.out, FEW):
+            x = xp.stack([x[_along(along, _reach(axis, tap))] for tap in range(axis.kernel)], axis=2)
+        elif axis.out <= FEW:
+            x = xp.stack([x[_along(along, _span(axis, window))] for window in range(axis.out)], axis=along + 1)
+            x = xp.moveaxis(x, along, 2)
+        else:
+            x = xp.moveaxis(_gathered(x, axis, along, xp=xp), along, 2)
     return x
+
+
+def _gathered(x: ArrayT, axis: Axis, along: int, *, xp: Namespace) -> ArrayT:
+    """(..., padded, ...) -> (..., kernel, out, ...)."""
+    # Not made by NumPy: a compiler would carry all of them along.
+    taps, outs = (
+        xp.arange(0, count * step, step, dtype=xp.int32, device=device(x))
+        for count, step in ((axis.kernel, axis.dilation), (axis.out, axis.stride))
+    )
+    places = xp.add(xp.reshape(taps, (-1, 1)), outs)
+    x = xp.take(x, xp.reshape(places, (-1,)), axis=along)
+    return xp.reshape(x, (*x.shape[:along], axis.kernel, axis.out, *x.shape[along + 1 :]))
 
 
 def row_windows(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
@@ -72,19 +93,57 @@ def fold(columns: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         # (n, c, *kernel[i:], *padded[:i], *out[i:]) -> (n, c, *kernel[i + 1:], *padded[:i], kernel[i], *out[i:])
         columns = xp.moveaxis(columns, 2, along)
         # Tap by tap or window by window, whichever are fewer: a value of (tap, window) belongs to both.
-        if axis.kernel <= axis.out:
-            pieces = [(_reach(axis, tap), columns[_along(along, tap)]) for tap in range(axis.kernel)]
+        if _pieces(axis, axis.kernel, axis.dilation, axis.stride) <= _pieces(
+            axis, axis.out, axis.stride, axis.dilation
+        ):
+            columns = _added(columns, along, axis.dilation, axis.stride, axis.padded, xp=xp)
         else:
-            pieces = [(_span(axis, window), columns[_along(along + 1, window)]) for window in range(axis.out)]
-        if len(pieces) == 1 and pieces[0][1].shape[along] == axis.padded:
-            columns = pieces[0][1]  # the one piece is the whole
-        else:
-            shape = (*columns.shape[:along], axis.padded, *columns.shape[along + 2 :])
-            columns = xp.zeros(shape, dtype=columns.dtype, device=device(columns))
-            for where, piece in pieces:
-                columns = add(columns, _along(along, where), piece, xp=xp)
+            columns = xp.moveaxis(columns, along, along + 1)
+            columns = _added(columns, along, axis.stride, axis.dilation, axis.padded, xp=xp)
         # (n, c, *kernel[i + 1:], *padded[:i + 1], *out[i + 1:])
     return columns
+
+
+def _pieces(axis: Axis, count: int, step: int, stride: int) -> int:
+    return -(-count // stride) if step == 1 and min(axis.kernel, axis.out) > FEW else count
+
+
+def _added(pieces: ArrayT, along: int, step: int, stride: int, size: int, *, xp: Namespace) -> ArrayT:
+    """(..., n, m, ...) -> (..., size, ...): entry j of piece i is added at place `step * i + stride * j`.
+
+    Of many pieces, i = q*k + r, those of one r are added first: all r side by side, piece q by piece q.
+    """
+    n, m = pieces.shape[along : along + 2]
+    head, tail = pieces.shape[:along], pieces.shape[along + 2 :]
+
+    def zeros(*middle: int) -> ArrayT:
+        nothing: ArrayT = xp.zeros((*head, *middle, *tail), dtype=pieces.dtype, device=device(pieces))
+        return nothing
+
+    if n == 1 and m == size:
+        return pieces[_along(along, 0)]
+    if n > FEW and step == 1 < stride:  # k = stride: the places of one r are all r + stride * (q + j)
+        k, count = stride, -(-n // stride)
+        if n < k * count:
+            pieces = put(zeros(k * count, m), _along(along, slice(0, n)), pieces, xp=xp)
+        pieces = xp.moveaxis(xp.reshape(pieces, (*head, count, k, m, *tail)), along, along + 1)
+        sums = _added(pieces, along + 1, 1, 1, max(-(-size // stride), count + m - 1), xp=xp)
+        sums = xp.reshape(xp.moveaxis(sums, along, along + 1), (*head, -1, *tail))
+        return sums[_along(along, slice(0, size))]
+    done, total = 0, None
+    if n > 2 * FEW and stride == 1:
+        k = math.isqrt(n)
+        count = n // k
+        done = k * count
+        most = xp.reshape(pieces[_along(along, slice(0, done))], (*head, count, k, m, *tail))
+        most = xp.moveaxis(most, along, along + 1)
+        sums = _added(most, along + 1, step * k, 1, step * k * (count - 1) + m, xp=xp)
+        total = _added(sums, along, step, 1, size, xp=xp)
+    total = zeros(size) if total is None else total
+    for i in range(done, n):
+        where = slice(step * i, step * i + stride * (m - 1) + 1, stride)
+        total = add(total, _along(along, where), pieces[_along(along, i)], xp=xp)
+    return total
 
 
 def _reach(axis: Axis, tap: int) -> slice:
