@@ -166,7 +166,12 @@ class Call:
     def bias_grad(self, dy: ArrayT) -> ArrayT:
         xp, dtype = self.xp, dy.dtype
         dy = self._in(dy)
-        wide = working(xp, lacking(dy, xp=xp), dtype, dtype)
+        lacks = lacking(dy, xp=xp)
+        if is_floating(dtype, xp=xp):
+            wide = working(xp, lacks, dtype, dtype)
+            wide = None if wide == dtype else wide
+        else:
+            wide = dtype if "int64" in lacks else xp.int64
         db = xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=wide)
         return convert(db, dtype, xp=xp)
 

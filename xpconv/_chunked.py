@@ -33,7 +33,7 @@ from ._padding import border_adjoint, pieces_of, repeated
 from ._slots import fill as fill_slot
 from ._threads import alone
 
-__all__ = ["fill"]
+__all__ = ["by_channels", "fill"]
 
 Chunks = Sequence[Sequence[int]]
 
@@ -106,6 +106,32 @@ def fill(
     if bias is not None:
         out = xp.add(out, per_channel(convert(bias, wide, xp=xp), out.ndim, xp=xp))
     return convert(out, dtype, xp=xp)
+
+
+def by_channels(work: Any, x: Any, whole: int) -> Any:
+    """What is made of each channel, or of each group of rows, by itself; the last `whole` axes in one chunk."""
+    last = x.ndim - whole - 1
+    none = _meta(x, 1, x.dtype).reshape((0, *x.shape[last:]))
+    like = work(none)  # of no samples: its shape, or what is wrong
+    rows, made = x.shape[last], like.shape[1]
+    x = x.rechunk(dict.fromkeys(range(last + 1, x.ndim), -1))
+    if any(n * made % max(rows, 1) for n in x.chunks[last]):
+        x = x.rechunk({last: -1})
+    channels = tuple(n * made // max(rows, 1) for n in x.chunks[last])
+    return da.map_blocks(
+        partial(_alone, work),
+        x,
+        dtype=like.dtype,
+        chunks=(*x.chunks[:last], channels, *((n,) for n in like.shape[2:])),
+        drop_axis=list(range(last + 1, x.ndim)),
+        new_axis=list(range(last + 1, last + like.ndim - 1)),
+        meta=_meta(x, last + like.ndim - 1, like.dtype),
+    )
+
+
+def _alone(work: Any, x: Any) -> Any:
+    with alone():
+        return work(x)
 
 
 def _summed(how: Work, operands: dict[str, Any], chunks: Chunks | None) -> Any:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Unpack
 from . import _algorithms as algorithms
 from ._call import Call
 from ._geometry import Geometry, PerAxis
-from ._namespace import agree
+from ._namespace import agree, is_dask_namespace
 from ._options import Options, current
 from ._parameters import Given, Parameters, spelled
 from ._typing import ArrayT
@@ -134,6 +134,8 @@ def explain(
     ('forward', 'Fourier', 198002000)
     """
     xp = agree(x=x, weight=weight)
+    if is_dask_namespace(xp):
+        raise TypeError("x and weight must be of a library that computes, as the blocks of dask's are: got dask.array")
     call = Call.of(x, weight, Parameters.of(parameters), (output_padding, output_size) if transposed else None, xp=xp)
     options, geometry = current(), call.form.geometry
     slots = "xyw" if transposed else "yxw"

@@ -40,6 +40,7 @@ __all__ = [
     "has_fft",
     "is_bool",
     "is_complex",
+    "is_dask_array",
     "is_dask_namespace",
     "is_finite",
     "is_floating",
@@ -130,7 +131,7 @@ def is_supported(xp: Any, dtype: Any) -> bool:
 
 
 def lacking(x: Any, *, xp: Any) -> frozenset[str]:
-    """Which of the standard's dtypes for numbers there are not where x lies, by name."""
+    """Which dtypes of 64 bits a part there are not where x lies, by name."""
     if isinstance(x, np.ndarray):
         return _NONE
     look = _lacking.__wrapped__ if is_jax_namespace(xp) else _lacking  # in JAX it is a setting, which may change
@@ -142,9 +143,9 @@ _NONE: frozenset[str] = frozenset()
 
 @lru_cache
 def _lacking(xp: Any, device: Any) -> frozenset[str]:
-    names = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
-    names |= {"float32", "float64", "complex64", "complex128"}
-    return frozenset(names.difference(xp.__array_namespace_info__().dtypes(device=device)))
+    there = xp.__array_namespace_info__().dtypes(device=device)
+    lacks = {"float64", "complex128", "int64"}.difference(there)
+    return frozenset(lacks | {"uint64"} if "int64" in lacks else lacks)  # torch has it and does not say so
 
 
 def has(xp: Any, dtype: Any, lacks: frozenset[str]) -> bool:

@@ -10,7 +10,7 @@ from itertools import product
 from ._form import Form
 from ._geometry import Padding, PerAxis, is_listing, per_axis
 from ._layout import Layout
-from ._namespace import add, agree, convert, device, is_bool, is_torch_array, lacking, library, put
+from ._namespace import add, agree, convert, device, is_bool, is_dask_array, is_torch_array, lacking, library, put
 from ._numbers import working
 from ._padding import border, border_adjoint, pad, pad_adjoint
 from ._parameters import Parameters, public
@@ -87,7 +87,7 @@ def unfold(
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
     said = Parameters(stride, padding, dilation, padding_mode=padding_mode)
     size = tuple(x.shape[x.ndim - ndim :])
-    return _linear(partial(_taken, kernel, said), partial(_added, size, kernel, said), x)
+    return _linear(partial(_taken, kernel, said), partial(_added, size, kernel, said), x, ndim)
 
 
 @public
@@ -151,15 +151,21 @@ def fold(
     if rows % math.prod(kernel):
         raise ValueError(f"columns must have a multiple of {math.prod(kernel)} rows, one for each tap: got {rows}")
     said = Parameters(stride, padding, dilation, padding_mode=padding_mode)
-    return _linear(partial(_added, size, kernel, said), partial(_taken, kernel, said), columns)
+    return _linear(partial(_added, size, kernel, said), partial(_taken, kernel, said), columns, 1)
 
 
-def _linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT) -> ArrayT:
-    """`there(x)`; torch's tape is told that `back` is the adjoint."""
+def _linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:
+    """`there(x)`; torch's tape is told that `back` is the adjoint, dask that the last axes, so many, are read whole."""
+    made: ArrayT
     if is_torch_array(x):
         from ._tape import Linear  # it imports torch
 
-        made: ArrayT = Linear.apply(there, back, x)
+        made = Linear.apply(there, back, x)
+        return made
+    if is_dask_array(x):
+        from ._chunked import by_channels  # it imports dask
+
+        made = by_channels(there, x, whole)
         return made
     return there(x)
 

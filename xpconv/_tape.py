@@ -27,11 +27,14 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
         ctx.call, ctx.slot, ctx.dtype, *operands, bias = inputs
         ctx.of_bias = None if bias is None else bias.dtype
+        ctx.set_materialize_grads(False)  # no products with zeros
         ctx.save_for_backward(*operands)
         ctx.save_for_forward(*operands)
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> tuple[Any, ...]:
+        if g is None:
+            return (None,) * 6
         call, slot, needs = ctx.call, ctx.slot, ctx.needs_input_grad[3:]
         (a, first), (b, second) = zip(_others(slot), ctx.saved_tensors, strict=True)
         da = _fill(call, a, {slot: g, b: second}) if needs[0] else None
@@ -78,7 +81,7 @@ class Linear(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(there: Callable[[Any], Any], back: Callable[[Any], Any], x: Any) -> Any:  # noqa: ARG004
-        return _own(there(x))
+        return _own(there(x.detach()))  # `asarray` would take over that x requires a gradient
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
@@ -99,7 +102,7 @@ class Linear(torch.autograd.Function):  # type: ignore[misc]
 
 def _own(out: Any) -> Any:
     """An array of its own to torch, which refuses to change in place what a Function returns as a view."""
-    return out.detach()
+    return out.detach() if out._is_view() else out
 
 
 def _exactly(device: str) -> AbstractContextManager[Any]:

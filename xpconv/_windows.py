@@ -19,7 +19,7 @@ from ._typing import ArrayT, Namespace
 
 __all__ = ["fold", "row_windows", "windows"]
 
-FEW = 15  # so many slices are faster than what there is instead
+FEW = 15  # so many slices are faster than what there is instead; or four times as many, where they have no gaps
 
 
 def windows(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
@@ -42,9 +42,10 @@ def windows_by_slices(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT
     along = 1 + len(geometry.axes)
     for axis in reversed(geometry.axes):
         # (n, c, *kernel[i + 1:], *padded[:i + 1], *out[i + 1:]) -> (n, c, *kernel[i:], *padded[:i], *out[i:])
-        if axis.kernel <= min(axis.out, FEW):
+        few = 4 * FEW if axis.stride == 1 else FEW
+        if axis.kernel <= min(axis.out, few):
             x = xp.stack([x[_along(along, _reach(axis, tap))] for tap in range(axis.kernel)], axis=2)
-        elif axis.out <= FEW:
+        elif axis.out <= few:
             x = xp.stack([x[_along(along, _span(axis, window))] for window in range(axis.out)], axis=along + 1)
             x = xp.moveaxis(x, along, 2)
         else:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import seed
-from contestants import OURS, RIVALS, installed
+from contestants import CONTESTANTS, ON, OURS, RIVALS, installed
 from layers import LAYERS, QUICK
 from measure import ALLOWED, Pace, Result, bench, error, gemm_rates, machine, milliseconds
 from report import report, wrong
@@ -75,6 +75,7 @@ def main() -> int:
     parser.add_argument("--layer", action="append", metavar="NAME", help="only layers whose name contains this")
     parser.add_argument("--batch", action="append", type=int, metavar="N", help="this batch, not the layer's own")
     parser.add_argument("--rivals", metavar="NAMES", help=f"some of {','.join(RIVALS)}")
+    parser.add_argument("--on", choices=ON, default="numpy", help="whose arrays ours are; jax's are compiled (numpy)")
     parser.add_argument("--method", metavar="NAME", help="ours under xpconv.options(method=NAME)")
     parser.add_argument("--workers", type=int, metavar="N", help="ours under xpconv.options(workers=N)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write down all that was measured")
@@ -86,11 +87,12 @@ def main() -> int:
     if unknown := set(rivals) - set(RIVALS):
         parser.error(f"no rival {', '.join(unknown)}; there are {', '.join(RIVALS)}")
 
+    CONTESTANTS[OURS] = ON[arguments.on]
     given = {name: value for name in ("method", "workers") if (value := getattr(arguments, name)) is not None}
     pace = Pace(turns=1, seconds=0.03) if arguments.quick else Pace(turns=3, seconds=0.08)
     width = None if sys.stdout.isatty() else 140
     console, facts = Console(highlight=False, soft_wrap=True, width=width), machine()
-    facts |= {"options": given, "pace": asdict(pace)}
+    facts |= {"on": arguments.on, "options": given, "pace": asdict(pace)}
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
     if (facts["load"] or 0) > 0.5:
         console.print("Others are computing here: a stalled thread distorts a ratio up to a hundredfold. Better wait.")
@@ -105,7 +107,7 @@ def main() -> int:
     with xpconv.options(**given) if given else nullcontext():
         for name, batch in track(cells, "measuring", console=console, transient=True):
             results += bench(name, batch, rivals, pace, results, refusing=arguments.method is not None)
-        if not (arguments.layer or arguments.quick):
+        if not (arguments.layer or arguments.quick or arguments.on != "numpy"):
             loops = against_loops()
     if refused := 6 * len(cells) - len(results):
         console.print(f"{arguments.method} refuses {refused} of {6 * len(cells)} passes; they are left out.")

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -24,13 +24,34 @@ OURS = "xpconv"
 Calls = tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any]]
 
 
-def ours(layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> Calls:
+def ours(layer: Layer, x: Any, weight: Any, dy: Any) -> Calls:
     size, kernel, parameters = x.shape[2:], weight.shape[2:], layer.parameters
     return (
         lambda: xpconv.conv(x, weight, **parameters),
         lambda: xpconv.conv_input_grad(dy, weight, input_size=size, **parameters),
         lambda: xpconv.conv_weight_grad(dy, x, kernel_size=kernel, **parameters),
     )
+
+
+def ours_on_torch(layer: Layer, *operands: np.ndarray) -> Calls:
+    return ours(layer, *map(torch.from_numpy, operands))
+
+
+def ours_on_jax(layer: Layer, *operands: np.ndarray) -> Calls:
+    """Compiled beforehand, as JAX's own are."""
+    jax = import_jax()
+    x, weight, dy = map(jax.numpy.asarray, operands)
+    size, kernel, parameters = x.shape[2:], weight.shape[2:], layer.parameters
+    conv = partial(xpconv.conv, **parameters)
+    input_grad = partial(xpconv.conv_input_grad, input_size=size, **parameters)
+    weight_grad = partial(xpconv.conv_weight_grad, kernel_size=kernel, **parameters)
+    calls = (conv, (x, weight)), (input_grad, (dy, weight)), (weight_grad, (dy, x))
+    return tuple(compiled(function, *arrays) for function, arrays in calls)
+
+
+def compiled(function: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
+    call = import_jax().jit(function).lower(*arrays).compile()
+    return lambda: call(*arrays).block_until_ready()
 
 
 def torchs(layer: Layer, *operands: np.ndarray) -> Calls:
@@ -84,11 +105,7 @@ def jaxs(layer: Layer, *operands: np.ndarray) -> Calls | None:
     def weight_grad(dy: Any, x: Any) -> Any:
         return jax.linear_transpose(lambda weight: conv(x, weight), weight)(dy)[0]
 
-    def call(function: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
-        compiled = jax.jit(function).lower(*arrays).compile()
-        return lambda: compiled(*arrays).block_until_ready()
-
-    return call(conv, x, weight), call(input_grad, dy, weight), call(weight_grad, dy, x)
+    return compiled(conv, x, weight), compiled(input_grad, dy, weight), compiled(weight_grad, dy, x)
 
 
 def scipys(layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> Calls | None:
@@ -132,6 +149,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 
 CONTESTANTS: dict[str, Callable[..., Calls | None]] = {OURS: ours, "torch": torchs, "jax": jaxs, "scipy": scipys}
+ON = {"numpy": ours, "torch": ours_on_torch, "jax": ours_on_jax}  # whose arrays ours are
 RIVALS = tuple(who for who in CONTESTANTS if who != OURS)
 
 

@@ -145,12 +145,12 @@ def too_long(who: str, batch: int, before: list[Result]) -> bool:
     return who not in last.by or last.by[who].median_ms / last.batch * batch > 1e3 * TOO_LONG
 
 
-def with_peak(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, int]:
-    """A call's result, and how many bytes it held at its peak beside that."""
+def with_peak(call: Callable[[], Any]) -> tuple[np.ndarray, int]:
+    """A call's result, and how many bytes of NumPy's it held at its peak beside that."""
     tracemalloc.start()
     try:
         result = call()
-        return result, max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
+        return np.asarray(result), max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
     finally:
         tracemalloc.stop()
 
