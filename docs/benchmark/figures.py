@@ -242,6 +242,50 @@ class Benchmark:
         return figure, panels, names
 
 
+class Chunks:
+    """What `chunked.py --json` wrote."""
+
+    def __init__(self, path):
+        data = json.loads(Path(path).read_text())
+        self.machine, self.large, (self.whole, *self.halos) = data["machine"], data["large"], data["halos"]
+
+    def where(self):
+        facts, one = self.machine, self.large
+        return Markdown(
+            f"Measured on {facts['date']} on {facts['cores']} cores of {facts['cpu']} with Python {facts['python']}, "
+            f"dask {facts['dask']} and {one['workers']} worker processes of one thread."
+        )
+
+    def halo_table(self):
+        head = ["edge of a chunk", "chunks", "tasks for each", "halo, reckoned", "seconds", "beside one call"]
+        rows = [
+            [
+                str(row["edge"]),
+                str(row["blocks"]),
+                f"{row['tasks'] / row['blocks']:.0f}",
+                f"{row['halo']:.0%}",
+                f"{row['seconds']:.2f}",
+                f"{row['seconds'] / self.whole['seconds']:.2f}",
+            ]
+            for row in self.halos
+        ]
+        return table(head, rows)
+
+    def large_sentence(self):
+        one = self.large
+        seconds = one["seconds"]
+        times = one["volume_mib"] / (one["workers"] * one["limit_mib"])
+        return Markdown(
+            f"A volume of {one['voxels'] / 1e9:.1f} billion voxels, {one['volume_mib'] / 2**10:.1f} GiB on the disk, "
+            f"{times:.0f} times the memory of all workers, in {one['chunks']} chunks: **forward in "
+            f"{seconds['forward']:.0f} s, both gradients in {seconds['backward']:.0f} s** ({seconds['written']:.0f} s "
+            f"to write it). Each worker had {one['limit_mib']} MiB, the {one['begin_mib']:.0f} MiB of Python and its "
+            f"libraries included, and **at most {max(one['peak_mib']):.0f} MiB of it were used**; nothing was spilled. "
+            f"The three products that must be equal, ⟨y, y⟩, ⟨x, dx⟩ and ⟨w, dw⟩, differ by {one['apart']:.0e} of "
+            "themselves."
+        )
+
+
 def ratio(r, rival):
     return r["by"][rival]["median_ms"] / r["by"][OURS]["median_ms"]
 
