@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests-cpu", "tests-peers", "lint", "typing", "docs", "build"]
+nox.options.sessions = ["tests-cpu", "tests-peers", "tests-dask", "lint", "typing", "docs", "build"]
 nox.options.error_on_external_run = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -48,6 +48,13 @@ def tests_peers(session: nox.Session) -> None:
     session.run("pytest", "tests/peers", "--backends=numpy", *session.posargs)
 
 
+@nox.session(name="tests-dask")
+def tests_dask(session: nox.Session) -> None:
+    """dask's arrays, clusters whose workers are killed, and the example that runs on one."""
+    session.install(".[dask,volume]", *group("test"))
+    session.run("pytest", "tests/dask", "--backends=numpy", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: style and format."""
@@ -66,7 +73,7 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The examples of the docstrings, the digits, and the documentation, with every warning an error."""
-    session.install(".[examples]", *group("docs"), *group("test"))
+    session.install(".[examples,volume]", *group("docs"), *group("peers"), *group("test"))
     session.run("pytest", "--doctest-modules", "--pyargs", "xpconv")
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-E", "docs", "docs/_build/html")
 
@@ -89,6 +96,13 @@ def bench(session: nox.Session) -> None:
     """Ours against torch, JAX and SciPy, side by side; arguments after -- go to the benchmark."""
     session.install(".", *group("bench"))
     session.run("python", "tests/bench/bench.py", *session.posargs)
+
+
+@nox.session(name="bench-dask")
+def bench_dask(session: nox.Session) -> None:
+    """What chunks cost, and a volume ten times larger than the workers' memory."""
+    session.install(".[dask]", *group("bench"))
+    session.run("python", "tests/bench/chunked.py", *session.posargs)
 
 
 @nox.session
