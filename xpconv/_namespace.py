@@ -131,7 +131,7 @@ def is_supported(xp: Any, dtype: Any) -> bool:
 
 
 def lacking(x: Any, *, xp: Any) -> frozenset[str]:
-    """Which dtypes of 64 bits a part there are not where x lies, by name."""
+    """The names of those of float64, complex128, int64 and uint64 that there are not where x lies."""
     if isinstance(x, np.ndarray):
         return _NONE
     look = _lacking.__wrapped__ if is_jax_namespace(xp) else _lacking  # in JAX it is a setting, which may change
@@ -185,7 +185,7 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
 def brought(x: Any, like: Any, dtype: Any = None) -> Any:
     """A copy of x in another array's library and on its device; with its own dtype, where none is given."""
     xp = array_api_compat.array_namespace(like)
-    if not array_api_compat.is_array_api_obj(x):
+    if not _is_plain(x):
         raise TypeError(f"state must hold arrays: got {x!r}")
     x = x.detach() if is_torch_array(x) else x
     try:

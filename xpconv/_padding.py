@@ -14,7 +14,7 @@ from typing import Any, Generic
 
 from ._form import Run
 from ._geometry import Geometry
-from ._namespace import conj, convert, device, flip, put
+from ._namespace import conj, convert, device, flip, lacking, put
 from ._typing import ArrayT, Namespace
 
 __all__ = ["Operand", "border", "border_adjoint", "pad", "pad_adjoint", "pieces_of", "repeated"]
@@ -96,7 +96,8 @@ def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) 
         if run is not None and run.step == -1:
             piece = flip(piece, (i,), xp=xp)
         elif run is not None and run.step == 0:
-            piece = convert(xp.sum(piece, axis=i, keepdims=True), piece.dtype, xp=xp)
+            dtype = piece.dtype if "int64" in lacking(piece, xp=xp) else None  # what integers are summed in
+            piece = convert(xp.sum(piece, axis=i, keepdims=True, dtype=dtype), piece.dtype, xp=xp)
     return tuple(where), piece
 
 
