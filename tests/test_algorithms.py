@@ -280,7 +280,7 @@ def test_fourier_transforms_of_scipy_or_numpy(rng, monkeypatch, installed):
 
 
 def wanted(**changes):
-    return Wanted(4, True, True, True, 2**26, 2**23, "auto", "auto")._replace(**changes)
+    return Wanted(4, True, True, True, 2**26, 2**23, 2**62, "auto", "auto")._replace(**changes)
 
 
 def names(geometry, **changes):

@@ -12,7 +12,7 @@ from ._call import Transposed, backward, forward
 from ._form import Form
 from ._geometry import Padding, PerAxis, check_shape, integer, per_axis
 from ._layout import Layout
-from ._namespace import agree, brought, comparable, creation, known_equal
+from ._namespace import agree, brought, comparable, creation, device, known_equal
 from ._parameters import Given, OfLayers, Parameters, spelled
 from ._typing import ArrayT
 
@@ -159,7 +159,13 @@ class Conv:
                 f"X must have at least one channel for the layer to learn from: got shape {tuple(X.shape)}"
             )
         drawn = _drawn(self._rng, self._shape(channels, self.out_channels, kernel), channels)
-        return brought(drawn, self.weight, self.weight.dtype)
+        learned = brought(drawn, self.weight, self.weight.dtype)
+        if device(learned) is None and device(self.weight) is not None:  # what a trace makes ends with it
+            raise ValueError(
+                "in_channels must be given, or learned by a first forward outside of jit: got X of "
+                f"{channels} channels in a trace"
+            )
+        return learned
 
     @property
     def in_channels(self) -> int:

@@ -53,6 +53,7 @@ __all__ = [
     "lacking",
     "library",
     "matmul",
+    "most_parts",
     "outer_products",
     "put",
     "quietly",
@@ -396,6 +397,11 @@ def block_bytes(x: ArrayT, workspace: int) -> int:
     if isinstance(x, np.ndarray):
         return min(2**23, workspace // 8)
     return min(2**22, workspace // 4) if "cpu" in str(device(x)).lower() else workspace // 2
+
+
+def most_parts(x: ArrayT) -> int:
+    """How many parts to make about, at most: in a trace of JAX's each has to be compiled."""
+    return 32 if not isinstance(x, np.ndarray) and device(x) is None else 2**62
 
 
 def comparable(x: ArrayT) -> ArrayT | None:

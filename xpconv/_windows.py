@@ -42,12 +42,8 @@ def windows_by_slices(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT
     along = 1 + len(geometry.axes)
     for axis in reversed(geometry.axes):
         # (n, c, *kernel[i + 1:], *padded[:i + 1], *out[i + 1:]) -> (n, c, *kernel[i:], *padded[:i], *out[i:])
-        few = 4 * FEW if axis.stride == 1 else FEW
-        if axis.kernel <= min(axis.out, few):
+        if axis.kernel <= (4 * FEW if axis.stride == 1 else FEW):
             x = xp.stack([x[_along(along, _reach(axis, tap))] for tap in range(axis.kernel)], axis=2)
-        elif axis.out <= few:
-            x = xp.stack([x[_along(along, _span(axis, window))] for window in range(axis.out)], axis=along + 1)
-            x = xp.moveaxis(x, along, 2)
         else:
             x = xp.moveaxis(_gathered(x, axis, along, xp=xp), along, 2)
     return x
@@ -151,12 +147,6 @@ def _reach(axis: Axis, tap: int) -> slice:
     """The padded inputs that one tap meets, window by window."""
     first = axis.dilation * tap
     return slice(first, first + axis.stride * (axis.out - 1) + 1, axis.stride)
-
-
-def _span(axis: Axis, window: int) -> slice:
-    """The padded inputs that one window meets, tap by tap."""
-    first = axis.stride * window
-    return slice(first, first + axis.extent, axis.dilation)
 
 
 def _along(position: int, key: slice | int) -> tuple[Any, ...]:

@@ -49,7 +49,7 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None) -> list[Row]:
         for shape in (x_shape, layer.weight, geometry.y_shape)
     )
     size = np.dtype(dtype).itemsize
-    wanted = Wanted(size, True, True, True, WORKSPACE, BLOCK, "auto", "auto")
+    wanted = Wanted(size, True, True, True, WORKSPACE, BLOCK, 2**62, "auto", "auto")
     found: list[Row] = []
     for basis in bases(geometry, wanted):
         if only and basis.name != only:

@@ -17,6 +17,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
+from oracle import contract
+from support import assert_within
 
 import xpconv
 from xpconv import options
@@ -257,7 +259,7 @@ def test_arrays_of_jax(rng, layer, dtype):
 def narrowed(values, dtype):
     """In another dtype; integers wrap around."""
     values = np.asarray(values)
-    if dtype.startswith("int"):
+    if "int" in dtype:
         values = values.astype("int64")
     return jnp.asarray(values.astype(jnp.dtype(dtype)))
 
@@ -316,3 +318,396 @@ def test_numbers_that_numpy_holds_but_does_not_know():
     sentence = r"^x must be of real or complex numbers of 16, 32 or 64 bits, or of integers: got bfloat16$"
     with pytest.raises(TypeError, match=sentence):
         xpconv.conv(ones, ones)
+
+
+# Transformed by JAX. What it does not see through are only the keywords.
+
+
+def functions(case):
+    """Each of ours over a case, with the same by JAX and the shapes of its operands."""
+    said, output = case.parameters, {**case.parameters, "output_size": case.size}
+    window = {name: said[name] for name in ("stride", "padding", "dilation")}
+    kernel, x, w, dy = case.w[2:], case.x, case.w, case.dy
+
+    def columns(x):
+        stride, padding, dilation = window.values()
+        patches = lax.conv_general_dilated_patches(x, kernel, stride, padding, rhs_dilation=dilation)
+        return patches.reshape(*patches.shape[:2], -1)
+
+    def folded(columns_):
+        return jax.linear_transpose(columns, jax.ShapeDtypeStruct(x, columns_.dtype))(columns_)[0]
+
+    def pulled(function):
+        return lambda dy, *operands: jax.vjp(function, *operands)[1](dy)
+
+    def pushed(function):
+        return lambda tx, tw, x, w: jax.jvp(function, (x, w), (tx, tw))[1]
+
+    def twice(function):
+        return lambda tx, tw, *slots: jax.vjp(pulled(function), *slots)[1]((tx, tw))
+
+    one, other = case.by_jax, case.transposed_by_jax
+    return {
+        "conv": (lambda x, w: xpconv.conv(x, w, **said), one, (x, w)),
+        "conv_transpose": (lambda y, w: xpconv.conv_transpose(y, w, **output), other, (dy, w)),
+        "conv_backward": (lambda *slots: tuple(xpconv.conv_backward(*slots, **said)[:2]), pulled(one), (dy, x, w)),
+        "conv_transpose_backward": (
+            lambda *slots: tuple(xpconv.conv_transpose_backward(*slots, **output)[:2]),
+            pulled(other),
+            (x, dy, w),
+        ),
+        "conv_input_grad": (
+            lambda dy, w: xpconv.conv_input_grad(dy, w, input_size=case.size, **said),
+            lambda dy, w: other(dy, w),
+            (dy, w),
+        ),
+        "conv_weight_grad": (
+            lambda dy, x: xpconv.conv_weight_grad(dy, x, kernel_size=kernel, **said),
+            lambda dy, x: jax.vjp(lambda w: one(x, w), jnp.zeros(w, x.dtype))[1](dy)[0],
+            (dy, x),
+        ),
+        "conv_jvp": (
+            lambda tx, tw, x, w: xpconv.conv_jvp(tx, tw, None, x, w, **said),
+            pushed(one),
+            (x, w, x, w),
+        ),
+        "conv_double_backward": (
+            lambda tx, tw, *slots: tuple(xpconv.conv_double_backward(tx, tw, None, *slots, **said)),
+            twice(one),
+            (x, w, dy, x, w),
+        ),
+        "unfold": (lambda x: xpconv.unfold(x, kernel, **window), columns, (x,)),
+        "fold": (
+            lambda c: xpconv.fold(c, case.size, kernel, **window),
+            folded,
+            ((x[0], x[1] * int(np.prod(kernel)), int(np.prod(dy[2:]))),),
+        ),
+    }
+
+
+def transformed(function, operands, tangents):
+    """What JAX makes of a function: its derivatives, and it over stacks of operands, of all or of some."""
+    y, pull = jax.vjp(function, *operands)
+    _, pull_again = jax.vjp(jax.checkpoint(function), *operands)
+
+    def loss(*operands):
+        return sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(function(*operands)))
+
+    both = [jnp.stack(pair, axis=-1) for pair in zip(operands, tangents, strict=True)]
+    last = (-1,) * len(operands)
+    first = (-1, *(None,) * (len(operands) - 1))
+    rest = (*(None,) * (len(operands) - 1), 0)
+    four = [jnp.stack([one, -one]) for one in both]
+    mapped = jax.vmap(function, last)
+    gradients = jax.grad(loss, tuple(range(len(operands))))
+    return {
+        "alone": y,
+        "vjp": pull(y),
+        "checkpoint": pull_again(y),
+        "jvp": jax.jvp(function, operands, tangents),
+        "linearize": jax.linearize(function, *operands)[1](*tangents),
+        "second": jax.jvp(gradients, operands, tangents),
+        "vmap": mapped(*both),
+        "vmap of the first": jax.vmap(function, first)(both[0], *operands[1:]),
+        "vmap of the last, out at 1": jax.vmap(function, rest, 1)(*operands[:-1], four[-1][..., 0]),
+        "vmap of vmap": jax.vmap(mapped)(*four),
+        "vmap of grad": jax.vmap(gradients, last)(*both),
+        "grad of vmap": jax.grad(lambda *both: sum(jnp.sum(one**2) for one in jax.tree.leaves(mapped(*both))))(*both),
+        "scan": lax.scan(lambda carry, row: (carry, function(*row)), 0, [jnp.moveaxis(one, -1, 0) for one in both])[1],
+    }
+
+
+@pytest.mark.parametrize("name", functions(LAYERS["2d"]))
+def test_transformations(rng, name):
+    """Compiled, mapped, and differentiated once and twice, whichever of our functions it is."""
+    case = LAYERS["2d"]
+    if name in ("unfold", "fold"):
+        case = case._replace(parameters={**case.parameters, "dilation": (1, 2)}, dy=(2, 4, 3, 3))
+    ours, theirs, shapes = functions(case)[name]
+    operands, tangents = ([whole(rng, shape, "float64") for shape in shapes] for _ in range(2))
+    assert_trees_equal(*(jax.jit(functools.partial(transformed, one))(operands, tangents) for one in (ours, theirs)))
+    assert jax.tree.map(like, jax.eval_shape(ours, *operands)) == jax.tree.map(like, jax.eval_shape(theirs, *operands))
+
+
+def assert_trees_equal(ours, theirs):
+    for (where, actual), (_, expected) in zip(*map(jax.tree_util.tree_leaves_with_path, (ours, theirs)), strict=True):
+        assert like(actual) == like(expected), where
+        np.testing.assert_array_equal(np.asarray(actual), np.asarray(expected), err_msg=str(where))
+
+
+def like(array):
+    return array.shape, array.dtype
+
+
+@settings(max_examples=12)
+@given(case=cases(), seed=st.integers(0, 2**32 - 1), dtype=DTYPES, name=st.sampled_from(["conv", "conv_transpose"]))
+def test_derivatives_by_jax_of_ours(case, seed, dtype, name):
+    """Neither of the two conjugates: JAX's derivative of ours is that of its own."""
+    rng = np.random.default_rng(seed)
+    ours, theirs, shapes = functions(case)[name]
+    operands, tangents = ([whole(rng, shape, dtype) for shape in shapes] for _ in range(2))
+
+    def derivatives(function, operands, tangents):
+        y, pull = jax.vjp(function, *operands)
+        mapped = jax.vmap(lambda x: function(x, operands[1]))(jnp.stack([operands[0], tangents[0]]))
+        return jax.jvp(function, operands, tangents), pull(y), mapped
+
+    assert_trees_equal(
+        *(jax.jit(functools.partial(derivatives, one))(operands, tangents) for one in (ours, theirs)),
+    )
+
+
+BORDERS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+@pytest.mark.parametrize(("mode", "theirs"), BORDERS.items())
+def test_borders_differentiated(rng, mode, theirs):
+    parameters = {"stride": (2, 1), "padding": ((2, 1), (0, 2)), "padding_mode": mode}
+    x, w = whole(rng, (2, 2, 5, 4), "float64"), whole(rng, (3, 2, 3, 2), "float64")
+    tx, tw, dy = whole(rng, x.shape, "float64"), whole(rng, w.shape, "float64"), whole(rng, (2, 3, 3, 5), "float64")
+
+    def bordered(x, w):
+        x = jnp.pad(x, ((0, 0), (0, 0), *parameters["padding"]), mode=theirs)
+        return lax.conv_general_dilated(x, w, (2, 1), "VALID")
+
+    def transposed(y, w):
+        return jax.linear_transpose(lambda x: bordered(x, w), jax.ShapeDtypeStruct(tx.shape, y.dtype))(y)[0]
+
+    conv = functools.partial(xpconv.conv, **parameters)
+    conv_transpose = functools.partial(xpconv.conv_transpose, output_size=x.shape[2:], **parameters)
+
+    def derivatives(functions, dy, x, w):
+        one, other = functions
+        y, pull = jax.vjp(one, x, w)
+        back, pull_back = jax.vjp(other, dy, w)
+        return y, pull(dy), jax.jvp(one, (x, w), (tx, tw)), back, pull_back(x), jax.vmap(one, (0, None))(x[None], w)
+
+    ours, theirs = (
+        jax.jit(functools.partial(derivatives, pair))(dy, x, w)
+        for pair in ((conv, conv_transpose), (bordered, transposed))
+    )
+    assert_trees_equal(ours, theirs)
+    by_hand = jax.jit(functools.partial(xpconv.conv_backward, **parameters))(dy, x, w)[:2]
+    assert_trees_equal(by_hand, theirs[1])
+
+
+def test_jacobians_and_hessians(rng):
+    x, w = whole(rng, (1, 2, 3), "float64"), whole(rng, (2, 2, 2), "float64")
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def all_of(conv):
+        def loss(x, w):
+            return jnp.sum(conv(x, w) ** 3)
+
+        both = (0, 1)
+        return (
+            jax.jacfwd(conv, both)(x, w),
+            jax.jacrev(conv, both)(x, w),
+            jax.hessian(loss, both)(x, w),
+            jax.grad(lambda x, w: jnp.sum(jax.grad(loss)(x, w) ** 2), both)(x, w),
+        )
+
+    ours = all_of(lambda x, w: xpconv.conv(x, w, padding=1))
+    assert_trees_equal(ours, all_of(lambda x, w: lax.conv_general_dilated(x, w, (1,), [(1, 1)])))
+
+
+def test_real_with_complex_numbers(rng):
+    """JAX, too, gives a real operand a real gradient; of its own convolution it wants one dtype."""
+    x, w = whole(rng, (2, 4, 5, 4), "complex128"), whole(rng, (4, 2, 3, 2), "float64")
+    case = LAYERS["2d"]
+
+    def derivatives(function, x, w):
+        y, pull = jax.vjp(function, x, w)
+        return y, pull(y), jax.jvp(function, (x, w), (x, w))
+
+    ours = jax.jit(functools.partial(derivatives, lambda x, w: xpconv.conv(x, w, **case.parameters)))(x, w)
+    theirs = jax.jit(functools.partial(derivatives, lambda x, w: case.by_jax(x, w.astype(x.dtype))))(x, w)
+    assert_trees_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float16", "bfloat16", "complex64", "int8", "uint8", "int16", "uint16", "int32"]
+)
+def test_without_x64(rng, dtype):
+    """JAX's default: its wide dtypes are not there, and asking for one is a warning, which here is an error."""
+    wide = "complex128" if dtype.startswith("complex") else "float64"
+    linear = ("conv", "conv_transpose", "conv_jvp", "unfold", "fold")  # the others conjugate, and JAX does not
+    cases = {
+        name: (ours, theirs, [whole(rng, shape, wide) for shape in shapes])
+        for name, (ours, theirs, shapes) in functions(LAYERS["2d"]).items()
+        if wide == "float64" or name in linear
+    }
+    expected = jax.jit(lambda: {name: theirs(*operands) for name, (_, theirs, operands) in cases.items()})()
+    expected = jax.tree.map(lambda one: narrowed(one, dtype), expected)
+    narrow = {name: [narrowed(one, dtype) for one in operands] for name, (_, _, operands) in cases.items()}
+
+    def all_of_ours(narrow):
+        return {name: ours(*narrow[name]) for name, (ours, _, _) in cases.items()}
+
+    with jax.enable_x64(True):  # what is remembered of a dtype must not be of another setting
+        assert_trees_equal(cases["conv"][0](*narrow["conv"]), expected["conv"])
+    with jax.enable_x64(False):
+        assert_trees_equal(all_of_ours(narrow), expected)
+        assert_trees_equal(jax.jit(all_of_ours)(narrow), expected)
+
+
+def test_gradients_in_float32_without_x64(rng):
+    """Of real numbers: each sum of products within what rounding makes of it, in whatever order."""
+    with jax.enable_x64(False):
+        x, w = (rng.standard_normal(shape).astype("float32") for shape in ((2, 4, 9, 8), (4, 2, 3, 3)))
+        dy = rng.standard_normal((2, 4, 9, 8)).astype("float32")
+        parameters = {"padding": 1, "groups": 2}
+        y, pull = jax.jit(lambda x, w: jax.vjp(lambda x, w: xpconv.conv(x, w, **parameters), x, w))(x, w)
+        results = y, *pull(dy)
+    one = {"stride": (1, 1), "lo": (1, 1), "dilation": (1, 1), "groups": 2}
+    expected, magnitudes = contract(dy, x, w, **one), contract(*map(np.abs, (dy, x, w)), **one)
+    for actual, sums, magnitude, terms in zip(results, expected, magnitudes, (18, 18, 144), strict=False):
+        assert actual.dtype == "float32"
+        assert_within(np.asarray(actual), sums, magnitude, terms)
+
+
+# How much there is to compile, which takes the time that it takes.
+
+
+def equations(jaxpr):
+    """How many a jaxpr has, with those inside them."""
+    inner = [
+        value for equation in jaxpr.eqns for value in jax.tree.leaves(list(equation.params.values()), is_leaf=held)
+    ]
+    return len(jaxpr.eqns) + sum(equations(getattr(one, "jaxpr", one)) for one in inner if held(one))
+
+
+def held(value):
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+
+
+def gradients(**parameters):
+    return lambda dy, x, w: xpconv.conv_backward(dy, x, w, needs=(True, True, False), **parameters)[:2]
+
+
+def by_trace(**parameters):
+    return lambda dy, x, w: jax.vjp(functools.partial(xpconv.conv, **parameters), x, w)[1](dy)
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "most"),
+    [
+        (functools.partial(xpconv.conv, padding=2), [(1, 8, 32, 32, 32), (8, 8, 5, 5, 5)], 300),
+        (gradients(padding=2), [(1, 8, 32, 32, 32), (1, 8, 32, 32, 32), (8, 8, 5, 5, 5)], 1500),
+        (by_trace(padding=2), [(1, 8, 32, 32, 32), (1, 8, 32, 32, 32), (8, 8, 5, 5, 5)], 700),
+        (functools.partial(xpconv.conv, padding=500), [(4, 1, 16000), (8, 1, 1000)], 500),
+        (gradients(padding=500), [(4, 8, 16001), (4, 1, 16000), (8, 1, 1000)], 4000),
+        (by_trace(padding=500), [(4, 8, 16001), (4, 1, 16000), (8, 1, 1000)], 1000),
+        (functools.partial(xpconv.conv, stride=160), [(4, 1, 48000), (8, 1, 400)], 200),
+        (gradients(stride=160), [(4, 8, 298), (4, 1, 48000), (8, 1, 400)], 400),
+        (gradients(stride=8), [(8, 64, 27, 27), (8, 3, 224, 224), (64, 3, 16, 16)], 600),
+        (gradients(padding=15, groups=8), [(1, 8, 56, 56), (1, 8, 56, 56), (8, 1, 31, 31)], 2000),
+        (functools.partial(xpconv.conv, padding=1), [(32, 64, 56, 56), (64, 64, 3, 3)], 400),
+        (functools.partial(xpconv.conv, padding=1), [(64, 64, 112, 112), (64, 64, 3, 3)], 1000),
+    ],
+)
+def test_equations(function, shapes, most):
+    """A few for each tap along an axis or for less, in each part: hundreds compile in a second, ten thousand do not."""
+    operands = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+    assert equations(jax.make_jaxpr(function)(*operands).jaxpr) <= most
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "dilation"),
+    [
+        ((150,), (70,), (1,), (1,)),
+        ((150,), (100,), (1,), (1,)),
+        ((120,), (20,), (3,), (1,)),
+        ((200,), (61,), (2,), (1,)),
+        ((330,), (70,), (1,), (3,)),
+        ((160,), (18,), (3,), (2,)),
+        ((6, 80), (2, 33), (1, 2), (1, 1)),
+    ],
+)
+def test_long_kernels(rng, size, kernel, stride, dilation):
+    """The windows taken out by indices, and folded in two steps."""
+    out = xpconv.conv_output_size(size, kernel, stride=stride, padding=2, dilation=dilation)
+    case = Case((1, 2, *out), (1, 2, *size), (2, 2, *kernel), size, spelled(stride, ((2, 2),) * len(size), dilation))
+    dy, x, w = (whole(rng, shape, "float64") for shape in (case.dy, case.x, case.w))
+
+    def ours(x, w):
+        return xpconv.conv(x, w, **case.parameters)
+
+    def both(dy, x, w):
+        y, pull = jax.vjp(ours, x, w)
+        return y, *pull(dy), *xpconv.conv_backward(dy, x, w, **case.parameters)[:2]
+
+    y, dx, dw = first_by_jax(case.by_jax, dy, x, w)
+    assert_trees_equal(jax.jit(both)(dy, x, w), (y, dx, dw, dx, dw))
+    assert_same(lambda: xpconv.conv_backward(dy, x, w, **case.parameters)[:2], [dx, dw])
+
+
+def test_the_workspace_holds_where_xla_makes_one_part_after_another():
+    """By default it makes them side by side on a CPU: all windows at once."""
+    option = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    x, w = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((16, 64, 56, 56), (64, 64, 3, 3)))
+    for workspace in (2**24, 2**26):
+        with options(workspace=workspace):
+            lowered = jax.jit(lambda x, w: xpconv.conv(x, w, padding=1)).lower(x, w)
+        assert lowered.compile(compiler_options=option).memory_analysis().temp_size_in_bytes <= workspace
+
+
+def test_our_gradients_for_jax(rng):
+    """What `jax.custom_vjp` is given is what JAX takes, as real numbers have it: in reverse, mapped, compiled."""
+    case = LAYERS["2d"]
+    dy, x, w = (whole(rng, shape, "float64") for shape in (case.dy, case.x, case.w))
+    seen = []
+
+    @jax.custom_vjp
+    def conv(x, w):
+        return xpconv.conv(x, w, **case.parameters)
+
+    def backward(operands, dy):
+        seen.append(dy)
+        return tuple(xpconv.conv_backward(dy, *operands, **case.parameters)[:2])
+
+    conv.defvjp(lambda x, w: (conv(x, w), (x, w)), backward)
+
+    def derivatives(conv, dy, x, w):
+        pair, over = jnp.stack([x, -x]), (0, None)
+        return jax.vjp(conv, x, w)[1](dy), jax.grad(lambda w: jnp.sum(jax.vmap(conv, over)(pair, w) ** 2))(w)
+
+    ours, theirs = (jax.jit(functools.partial(derivatives, one))(dy, x, w) for one in (conv, case.by_jax))
+    assert len(seen) == 2
+    assert_trees_equal(ours, theirs)
+
+
+# Layers, whose weights come from outside.
+
+
+def test_a_layer_inside_a_function_that_is_compiled(rng):
+    """Its weights are what the function is given; forward and backward belong into one trace."""
+    case = LAYERS["2d"]
+    dy, x, w = (whole(rng, shape, "float64") for shape in (case.dy, case.x, case.w))
+    b = whole(rng, (4,), "float64")
+    said = {name: case.parameters[name] for name in ("stride", "padding", "dilation", "groups")}
+
+    def layer(w, b):
+        layer = xpconv.Conv(4, 4, (3, 2), xp=jnp, **said)
+        layer.set_params(w, b)
+        return layer
+
+    @jax.jit
+    def ours(dy, x, w, b):
+        one = layer(w, b)
+        y = one.forward(x)
+        by_hand = one.backward(dy), one.dweight, one.dbias
+        return y, by_hand, jax.vjp(lambda x, w, b: layer(w, b).forward(x), x, w, b)[1](dy)
+
+    y, pull = jax.vjp(lambda x, w, b: case.by_jax(x, w) + b[:, None, None], x, w, b)
+    assert_trees_equal(ours(dy, x, w, b), (y, pull(dy), pull(dy)))
+
+
+def test_a_layer_does_not_learn_in_a_trace():
+    """What it would learn there would be the trace's, and of no use after it."""
+    layer = xpconv.Conv2d(out_channels=4, kernel_size=3, xp=jnp)
+    x = jnp.ones((1, 3, 8, 8))
+    with pytest.raises(ValueError, match="in_channels must be given, or learned by a first forward outside of jit"):
+        jax.jit(layer.forward)(x)
+    expected = layer.forward(x)
+    np.testing.assert_allclose(jax.jit(layer.forward)(x), expected, rtol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from .._geometry import Geometry
-from .._namespace import block_bytes, can_look, has_fft, item_bytes
+from .._namespace import block_bytes, can_look, has_fft, item_bytes, most_parts
 from .._options import Options
 from .._padding import Operand
 from .._typing import ArrayT, Namespace
@@ -73,6 +73,7 @@ def _wanted(like: ArrayT, work: Any, floating: bool, options: Options, *, xp: Na
         has_fft(xp),
         options.workspace,
         block_bytes(array, options.workspace),
+        most_parts(array),
         options.method,
         options.precision,
     )

@@ -34,6 +34,7 @@ class Wanted(NamedTuple):
     fourier: bool  # whether the library has Fourier transforms
     workspace: int
     block: int
+    most: int  # parts
     method: str
     precision: str
 
@@ -93,7 +94,7 @@ _FOR = {
 
 
 def _way(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
-    planned = plan(geometry, slot, basis, wanted.item_bytes, wanted.workspace, wanted.block)
+    planned = plan(geometry, slot, basis, wanted.item_bytes, wanted.workspace, wanted.block, wanted.most)
     prices = COSTS[4 if wanted.item_bytes <= 4 else 8][basis.name, slot]
     return Choice(planned, sum(price * amount for price, amount in zip(prices, work(planned), strict=True)))
 

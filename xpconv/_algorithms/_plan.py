@@ -103,8 +103,13 @@ _CHANNELS = {
 
 
 @lru_cache(maxsize=1024)
-def plan(geometry: Geometry, slot: str, basis: Basis, item_bytes: int, workspace: int, block: int) -> Plan:
-    """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
+def plan(
+    geometry: Geometry, slot: str, basis: Basis, item_bytes: int, workspace: int, block: int, most: int = 2**62
+) -> Plan:
+    """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads.
+
+    About as many are the most where each takes time to compile, whatever the workspace.
+    """
     by_input, channels = slot == "x", _CHANNELS[slot]
     positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
 
@@ -121,7 +126,7 @@ def plan(geometry: Geometry, slot: str, basis: Basis, item_bytes: int, workspace
     room = workspace // 8 if slot == "w" else workspace // 4
     steps = cut(geometry, lambda part: weight_bytes(part) <= room, channels, by_input=by_input)
     # Four parts for the threads, which overlap a little, but none so small that Python takes longer than its work.
-    limit = min(block, max(part_bytes(geometry) * 5 // 16, 2**20))
+    limit = max(min(block, max(part_bytes(geometry) * 5 // 16, 2**20)), part_bytes(geometry) // most)
     inner = (SAMPLES, INPUTS, *positions) if by_input else (SAMPLES, *positions, INPUTS)
     units = () if by_input else basis.unit(geometry)
     steps = cut(
