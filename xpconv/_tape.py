@@ -6,11 +6,19 @@ slot as a whole: T is linear in each operand, and each derivative of a slot, of 
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
+
+from ._form import Form
+from ._geometry import Axis, Geometry
+from ._layout import Layout
+from ._namespace import library
+from ._numbers import Numbers
 
 __all__ = ["Linear", "Slot"]
 
@@ -20,6 +28,10 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(call: Any, slot: str, dtype: Any, a: Any, b: Any, bias: Any) -> Any:
+        if type(a) not in (torch.Tensor, torch.nn.Parameter):  # what stands for one while torch compiles
+            return _step(_written(call), slot, dtype, a, b, bias)
+        if a.is_meta:
+            return _nothing(call, slot, dtype, a)
         with _exactly(a.device.type):
             return _own(call.filled(slot, dtype, a, b, bias))
 
@@ -108,8 +120,57 @@ def _own(out: Any) -> Any:
 def _exactly(device: str) -> AbstractContextManager[Any]:
     """Without autocast, which would multiply in 16 bits and return what claims to be 32."""
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
+        off: AbstractContextManager[Any] = torch.autocast(device, enabled=False)
+        return off
     return nullcontext()
+
+
+# A contraction in a graph of torch's compiler is one step, not the hundreds that its parts are. All of it is written
+# there in words, so that a graph can be kept and used in another process.
+
+
+@torch.library.custom_op("xpconv::fill", mutates_args=())  # type: ignore[untyped-decorator]
+def _step(
+    call: str, slot: str, dtype: torch.dtype, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    with _exactly(a.device.type):
+        filled: torch.Tensor = _read(call, library("a", a)).filled(slot, dtype, a, b, bias).contiguous()
+        return filled
+
+
+@_step.register_fake  # type: ignore[untyped-decorator]
+def _(call: str, slot: str, dtype: torch.dtype, a: Any, b: Any, bias: Any) -> Any:  # noqa: ARG001
+    return _nothing(_read(call, library("a", a)), slot, dtype, a)
+
+
+def _nothing(call: Any, slot: str, dtype: Any, like: Any) -> Any:
+    """Of the shape that fills the slot."""
+    geometry = call.form.geometry
+    if slot == "w":
+        shape = geometry.w_shape
+    else:
+        shape = call.layout.outer(geometry.y_shape if (slot == "y") != call.transposed else call.form.x_shape)
+    return like.new_empty(shape, dtype=dtype)
+
+
+@lru_cache(maxsize=1024)
+def _written(call: Any) -> str:
+    (*dtypes, mixed), geometry = call.numbers, call.form.geometry
+    sizes = geometry.samples, geometry.groups, geometry.outputs, geometry.inputs
+    axes, names = tuple(map(tuple, geometry.axes)), tuple(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    form = sizes, axes, call.form.spread, call.form.modes
+    return repr((*form, tuple(call.layout), call.flip, call.transposed, names, mixed))
+
+
+@lru_cache(maxsize=1024)
+def _read(written: str, xp: Any) -> Any:
+    from ._call import Call  # which imports what is here
+
+    sizes, axes, *modes, layout, flip, transposed, dtypes, mixed = literal_eval(written)
+    samples, groups, outputs, inputs = sizes
+    form = Form(Geometry(samples, groups, outputs, inputs, tuple(Axis(*axis) for axis in axes)), *modes)
+    x, w, y, forward, backward = (getattr(torch, name) for name in dtypes)
+    return Call(xp, form, Layout(*layout), flip, transposed, Numbers(x, w, y, forward, backward, mixed))
 
 
 def _others(slot: str) -> tuple[str, ...]:
