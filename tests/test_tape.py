@@ -1008,3 +1008,12 @@ assert torch.equal(w.grad[0], torch.tensor([[42.0, 60, 48], [66, 92, 72], [90, 1
 @pytest.mark.parametrize("imports", ["import xpconv, torch", "import torch, xpconv"])
 def test_the_first_call_of_all_is_compiled(imports):
     subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS.format(imports=imports)], check=True)
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compile_a_layer(tensor):
+    layer = xpconv.Conv2d(4, 6, (3, 2), padding="same")
+    layer.set_params(tensor((6, 4, 3, 2)), tensor((6,)))
+    compiled = torch.compile(lambda x: layer.forward(x).relu(), fullgraph=True, backend="aot_eager")
+    x = tensor((2, 4, 6, 5))
+    check(with_gradients(compiled), with_gradients(lambda x: layer.forward(x).relu()), [x], TERMS)

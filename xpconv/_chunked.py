@@ -24,7 +24,7 @@ import dask.array as da
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from ._algorithms import per_channel
+from ._algorithms import per_channel, ways
 from ._form import Form, Run
 from ._geometry import Axis, Geometry
 from ._namespace import add, convert, device, is_floating, library
@@ -33,7 +33,7 @@ from ._padding import border_adjoint, pieces_of, repeated
 from ._slots import fill as fill_slot
 from ._threads import alone
 
-__all__ = ["by_channels", "fill"]
+__all__ = ["by_channels", "fill", "lazily", "nothing_but"]
 
 Chunks = Sequence[Sequence[int]]
 
@@ -93,24 +93,44 @@ def fill(
     chunks = like.chunks if isinstance(like, da.Array) else None
     geometry = form.geometry
     shape = {"y": geometry.y_shape, "x": form.x_shape, "w": geometry.w_shape}[slot]
-    a, b, bias = (
-        one if one is None or isinstance(one, da.Array) else da.from_array(one, chunks=-1) for one in (a, b, bias)
-    )
-    wide = work if is_floating(dtype, xp=xp) and not mixed else dtype  # to be rounded once, after the sum
+    a, b, bias = lazily(a), lazily(b), None if bias is None else lazily(bias)
+    floating = is_floating(dtype, xp=xp)
+    for part in form.parts(slot) if current().method != "auto" else ():  # one that cannot do it says so before any work
+        ways(a._meta, work, floating, part, slot, current(), xp=library("x", a._meta))
+    wide = work if floating and not mixed else dtype  # to be rounded once, after the sum
     if 0 in (a.size, b.size, *shape):
         out = da.zeros(shape, dtype=wide, chunks=chunks or -1, meta=_meta(a, len(shape), wide))
     else:
         how = Work(slot, form, conjugated, wide, work, mixed, current())
         names = (name for name in "yxw" if name != slot)
         out = _summed(how, dict(zip(names, (a, b), strict=True)), chunks)
-    if bias is not None:
-        out = xp.add(out, per_channel(convert(bias, wide, xp=xp), out.ndim, xp=xp))
-    return convert(out, dtype, xp=xp)
+    return convert(_biased(out, bias, xp=xp), dtype, xp=xp)
+
+
+def nothing_but(bias: Any, shape: tuple[int, ...], like: Any, dtype: Any, *, xp: Any) -> Any:
+    """Zeros, or the bias, of chunks as another has them."""
+    zeros = da.zeros(shape, dtype=dtype, meta=_meta(lazily(like), len(shape), dtype))
+    return _biased(zeros, None if bias is None else lazily(bias), xp=xp)
+
+
+def _biased(out: Any, bias: Any, *, xp: Any) -> Any:
+    """With a bias, in the same chunks."""
+    if bias is None:
+        return out
+    bias = convert(bias, out.dtype, xp=xp).rechunk((out.chunks[1],))
+    return xp.add(out, per_channel(bias, out.ndim, xp=xp))
+
+
+def lazily(x: Any) -> Any:
+    """One of dask's arrays; of another library's, in one chunk."""
+    return x if isinstance(x, da.Array) else da.from_array(x, chunks=-1)
 
 
 def by_channels(work: Any, x: Any, whole: int) -> Any:
     """What is made of each channel, or of each group of rows, by itself; the last `whole` axes in one chunk."""
     last = x.ndim - whole - 1
+    if any(size != size for size in x.shape[last:]):
+        raise ValueError(f"x must have chunks of known sizes: got shape {x.shape}")
     none = _meta(x, 1, x.dtype).reshape((0, *x.shape[last:]))
     like = work(none)  # of no samples: its shape, or what is wrong
     rows, made = x.shape[last], like.shape[1]
@@ -229,7 +249,7 @@ def _cut(array: Any, i: int, slabs: Sequence[Slab]) -> Any:
                     keys.append((f"part-{token}", *before, block, number, *after))
                     layer[keys[-1]] = (_part, source, axis, run)
             layer[(f"slab-{token}", *before, block, *after)] = (_joined, keys, axis)
-    sizes = [max(slab.pieces[-1].read.stop, 1) for slab in slabs]
+    sizes = [max([1, *(piece.read.stop for piece in slab.pieces)]) for slab in slabs]
     graph = HighLevelGraph.from_collections(f"slab-{token}", layer, dependencies=[array])
     cut = (*array.chunks[:axis], tuple(sizes), *array.chunks[axis + 1 :])
     return da.Array(graph, f"slab-{token}", cut, meta=array._meta)

@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Unpack, cast
 
 import numpy as np
 
-from ._call import Transposed, backward, forward
+from . import _call
+from ._call import Transposed
 from ._form import Form
 from ._geometry import Padding, PerAxis, check_shape, integer, per_axis
 from ._layout import Layout
 from ._namespace import agree, brought, comparable, creation, device, known_equal
-from ._parameters import Given, OfLayers, Parameters, spelled
+from ._parameters import Given, OfLayers, Parameters, public, spelled
 from ._typing import ArrayT
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
 ]
+
+forward, backward = public(_call.forward), public(_call.backward)  # each one step to torch's compiler
 
 
 class Conv:
