@@ -12,14 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from ._algorithms import Choice, Kept, nothing_but, ways
 from ._form import Form
 from ._geometry import Geometry, PerAxis, check_shape, per_axis
 from ._layout import Layout
-from ._namespace import agree, chunked_like, convert, flip, is_dask_namespace, is_floating, is_torch_array, lacking
+from ._namespace import (
+    agree,
+    chunked_like,
+    convert,
+    flip,
+    is_dask_array,
+    is_dask_namespace,
+    is_floating,
+    is_torch_array,
+    lacking,
+)
 from ._numbers import Numbers, result, working
 from ._options import Options, current
 from ._parameters import Parameters, is_certain
@@ -88,6 +98,11 @@ class Call:
         check_shape("dy", dy.shape, call.y_shape)
         return call
 
+    @cached_property
+    def chunked(self) -> bool:
+        """Whether the arrays are dask's, or some of them."""
+        return is_dask_namespace(self.xp)
+
     @property
     def channels(self) -> int:
         """How many y has."""
@@ -138,15 +153,15 @@ class Call:
         """The same without a tape. A gradient is one of the conjugate of the operand that it shares with y."""
         conjugated, numbers = None if slot == "y" else 1, self.numbers
         work = numbers.forward if slot == "y" else numbers.backward
-        a, b = self._in(a), self._in(b) if slot == "w" else self._filters(b)
+        a, b = self._in(a), self._in(b) if slot == "w" else self._filters(self._taken(b))
         if self.transposed and slot == "w":
             a, b, conjugated = b, a, 0
         own = {"y": "x", "x": "y"}.get(slot, slot) if self.transposed else slot
         out: ArrayT
-        if is_dask_namespace(self.xp):
+        if self.chunked:
             from ._chunked import fill as fill_chunked  # it imports dask
 
-            inner = None if like is None else self._in(like)
+            inner = self._in(like) if is_dask_array(like) else None
             out = fill_chunked(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, inner, xp=self.xp)
         else:
             out = fill(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, kept, xp=self.xp)
@@ -177,7 +192,11 @@ class Call:
 
     def nothing_but(self, bias: ArrayT | None, like: ArrayT) -> ArrayT:
         """y, where there is nothing else to add up."""
-        return self._out(nothing_but(bias, self._inner_y, like, self.numbers.y, xp=self.xp))
+        zeros: Any = nothing_but
+        if self.chunked:
+            from ._chunked import nothing_but as zeros  # it imports dask
+        y: ArrayT = self._out(zeros(bias, self._inner_y, like, self.numbers.y, xp=self.xp))
+        return y
 
     def ways(self, slot: str, geometry: Geometry, like: ArrayT, options: Options) -> list[Choice]:
         """How a part of the form can fill a slot, the chosen way first."""
@@ -186,7 +205,15 @@ class Call:
         return ways(like, work, is_floating(numbers.y, xp=self.xp), geometry, slot, options, xp=self.xp)
 
     def _in(self, x: ArrayT) -> ArrayT:
-        return self.layout.inward(x, xp=self.xp)
+        return self.layout.inward(self._taken(x), xp=self.xp)
+
+    def _taken(self, x: ArrayT) -> ArrayT:
+        """As one of the call's library: the others may be dask's."""
+        if self.chunked:
+            from ._chunked import lazily  # it imports dask
+
+            x = lazily(x)
+        return x
 
     def _out(self, x: ArrayT) -> ArrayT:
         return self.layout.outward(x, xp=self.xp)
@@ -250,7 +277,7 @@ def backward(
     _check_needs("dx, dweight and dbias", needs)
     call = Call.of(x, weight, parameters, transposed, xp=xp)
     _check("dy", dy, call.y_shape, call.numbers.y)
-    if current().method != "auto":  # a method that cannot do it says so before any work
+    if current().method != "auto" and not call.chunked:  # a method that cannot do it says so before any work
         for slot, need in zip("yw" if transposed else "xw", needs, strict=False):
             for geometry in call.form.parts(slot) if need else ():
                 call.ways(slot, geometry, dy, current())

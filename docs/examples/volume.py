@@ -85,7 +85,7 @@ def main(arguments=None):
     if not chosen.figure.resolve().parent.is_dir():
         parser.error(f"--figure must be in a folder that exists: got {chosen.figure}")
 
-    own = LocalCluster(threads_per_worker=1, dashboard_address=None) if chosen.scheduler is None else None
+    own = LocalCluster(threads_per_worker=1, dashboard_address=":0") if chosen.scheduler is None else None
     with Client(own or chosen.scheduler) as client:
         brain = da.from_delayed(dask.delayed(load)(), (1, 1, *SIZE), "float32").rechunk((1, 1, *[chosen.chunk] * 3))
         brain = brain.persist()

@@ -69,7 +69,7 @@ def large(limit: int, workers: int, times: int) -> dict[str, Any]:
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=limit * MIB,
-            dashboard_address=None,
+            dashboard_address=":0",
             local_directory=folder,
         ) as cluster,
         Client(cluster) as client,
@@ -122,7 +122,7 @@ def halos(workers: int, turns: int) -> list[dict[str, Any]]:
     rows += [{"edge": edge, "seconds": []} for edge in (192, 96, 64, 48, 32, 16)]
     expected = lazily(x)
     with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         for turn in range(turns + 1):  # the first does not count

@@ -26,7 +26,7 @@ def off(output):
 @pytest.mark.parametrize("own", [True, False], ids=["a cluster of its own", "one that runs already"])
 def test_it_sharpens(own, tmp_path):
     figure = tmp_path / "volume.png"
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         address = [] if own else ["--scheduler", cluster.scheduler_address]
         result = run(*address, "--steps", 2, "--figure", figure)
     assert result.returncode == 0, result.stderr
