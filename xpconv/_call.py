@@ -27,7 +27,7 @@ from ._namespace import (
     is_dask_array,
     is_dask_namespace,
     is_floating,
-    is_torch_array,
+    is_torch_namespace,
     lacking,
 )
 from ._numbers import Numbers, result, working
@@ -99,6 +99,11 @@ class Call:
         return call
 
     @cached_property
+    def taped(self) -> bool:
+        """Whether the arrays are torch's."""
+        return is_torch_namespace(self.xp)
+
+    @cached_property
     def chunked(self) -> bool:
         """Whether the arrays are dask's, or some of them."""
         return is_dask_namespace(self.xp)
@@ -133,7 +138,7 @@ class Call:
         Where arrays have chunks it has those of one like it.
         """
         dtype = getattr(self.numbers, slot) if dtype is None else dtype
-        if is_torch_array(a):
+        if self.taped:
             from ._tape import Slot  # it imports torch
 
             filled: ArrayT = Slot.apply(self, slot, dtype, a, b, bias)
@@ -158,17 +163,14 @@ class Call:
             a, b, conjugated = b, a, 0
         own = {"y": "x", "x": "y"}.get(slot, slot) if self.transposed else slot
         out: ArrayT
-        if self.chunked:
-            from ._chunked import fill as fill_chunked  # it imports dask
-
-            inner = self._in(like) if is_dask_array(like) else None
-            out = fill_chunked(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, inner, xp=self.xp)
-        else:
+        if not self.chunked:
             out = fill(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, kept, xp=self.xp)
-        if slot == "w":
-            return self._filters(out)
-        out = self._out(out)
-        return out if like is None else chunked_like(out, like)
+            return self._filters(out) if slot == "w" else self._out(out)
+        from ._chunked import fill as fill_chunked  # it imports dask
+
+        inner = self._in(like) if is_dask_array(like) else None
+        out = fill_chunked(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, inner, xp=self.xp)
+        return self._filters(out) if slot == "w" else chunked_like(self._out(out), like)
 
     def mapped(self, axis: str, times: int) -> Call:
         """The same for so many arrays at once, as "samples" on an axis in front, or as "groups" of the channels."""

@@ -15,7 +15,14 @@ from typing import Any, TypeVar, cast
 import array_api_compat
 import array_api_extra
 import numpy as np
-from array_api_compat import is_cupy_array, is_dask_array, is_dask_namespace, is_jax_namespace, is_torch_array
+from array_api_compat import (
+    is_cupy_array,
+    is_dask_array,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_torch_array,
+    is_torch_namespace,
+)
 
 from ._threads import run_all
 from ._typing import ArrayT, Namespace
@@ -48,6 +55,7 @@ __all__ = [
     "is_real",
     "is_supported",
     "is_torch_array",
+    "is_torch_namespace",
     "item_bytes",
     "known_equal",
     "lacking",
@@ -416,9 +424,9 @@ def known_equal(copy: ArrayT | None, x: ArrayT) -> bool:
     return bool(np.array_equal(cast(Any, copy), x))
 
 
-def chunked_like(x: ArrayT, like: ArrayT) -> ArrayT:
-    """x in the chunks of another, where there are such."""
-    if isinstance(x, np.ndarray) or not (is_dask_array(x) and is_dask_array(like)):
+def chunked_like(x: ArrayT, like: ArrayT | None) -> ArrayT:
+    """One of dask's arrays in the chunks of another, if that is one."""
+    if not is_dask_array(like):
         return x
     return cast(ArrayT, cast(Any, x).rechunk(cast(Any, like).chunks))
 
