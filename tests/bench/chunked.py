@@ -3,8 +3,8 @@
 `python tests/bench/chunked.py` measures both on a cluster of processes on this machine; `--json PATH` writes it down.
 
 The large volume lies on the disk. It is convolved, and the result, on the disk as well, is carried back as if it were
-the output's gradient: then <y, y> = <x, dx> = <w, dw>, and the three numbers are compared. Workers that exceed their memory are killed by
-dask, and nothing is spilled to the disk.
+the output's gradient: then <y, y> = <x, dx> = <w, dw>, and the three numbers are compared. Workers that exceed their
+memory are killed by dask, and nothing is spilled to the disk.
 """
 
 from __future__ import annotations
