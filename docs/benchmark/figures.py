@@ -280,7 +280,8 @@ class Chunks:
             f"{times:.0f} times the memory of all workers, in {one['chunks']} chunks: **forward, "
             f"onto the disk, in {seconds['forward']:.0f} s, both gradients in {seconds['backward']:.0f} s** "
             f"({seconds['written']:.0f} s to write it), while the machine had other work, too. Each worker had "
-            f"{one['limit_mib']} MiB, the {one['begin_mib']:.0f} MiB of Python and its libraries included, and **at most {max(one['peak_mib']):.0f} MiB of it were used**; nothing was spilled. "
+            f"{one['limit_mib']} MiB, the {one['begin_mib']:.0f} MiB of Python and its libraries included, and "
+            f"**at most {max(one['peak_mib']):.0f} MiB of it were used**; nothing was spilled. "
             f"The three products that must be equal, ⟨y, y⟩, ⟨x, dx⟩ and ⟨w, dw⟩, differ by {one['apart']:.0e} of "
             "themselves."
         )
