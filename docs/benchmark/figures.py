@@ -250,10 +250,10 @@ class Chunks:
         self.machine, self.large, (self.whole, *self.halos) = data["machine"], data["large"], data["halos"]
 
     def where(self):
-        facts, one = self.machine, self.large
+        facts = self.machine
         return Markdown(
             f"Measured on {facts['date']} on {facts['cores']} cores of {facts['cpu']} with Python {facts['python']}, "
-            f"dask {facts['dask']} and {one['workers']} worker processes of one thread."
+            f"dask {facts['dask']} and a worker process of one thread for each core."
         )
 
     def halo_table(self):
@@ -272,12 +272,14 @@ class Chunks:
         return table(head, rows)
 
     def large_sentence(self):
+        if self.large is None:
+            return Markdown("(Not measured whole yet.)")
         one = self.large
         seconds = one["seconds"]
         times = one["volume_mib"] / (one["workers"] * one["limit_mib"])
         return Markdown(
             f"A volume of {one['voxels'] / 1e9:.1f} billion voxels, {one['volume_mib'] / 2**10:.1f} GiB on the disk, "
-            f"{times:.0f} times the memory of all workers, in {one['chunks']} chunks: **forward, "
+            f"{times:.0f} times the memory of its workers ({one['workers']}), in {one['chunks']} chunks: **forward, "
             f"onto the disk, in {seconds['forward']:.0f} s, both gradients in {seconds['backward']:.0f} s** "
             f"({seconds['written']:.0f} s to write it), while the machine had other work, too. Each worker had "
             f"{one['limit_mib']} MiB, the {one['begin_mib']:.0f} MiB of Python and its libraries included, and "

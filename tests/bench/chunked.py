@@ -59,7 +59,7 @@ def large(limit: int, workers: int, times: int) -> dict[str, Any]:
     """
     shape = (1, 1, times * workers * limit, 512, 512)  # a MiB for each plane
     chunks = (1, 1, 4, 512, 512)
-    settings = {f"distributed.worker.memory.{name}": False for name in ("target", "spill")}
+    settings = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
     w = draw(1, 1, 3, 3, 3)
     with (
         TemporaryDirectory() as folder,
