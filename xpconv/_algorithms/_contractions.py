@@ -218,7 +218,7 @@ def per_channel(bias: ArrayT, ndim: int, *, xp: Namespace) -> ArrayT:
 def nothing_but(bias: ArrayT | None, shape: tuple[int, ...], like: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
     """Zeros, or the bias: what the convolution is where no window reaches."""
     zeros: ArrayT = xp.zeros(shape, dtype=dtype, device=device(like))
-    return zeros if bias is None else xp.add(zeros, per_channel(convert(bias, dtype, xp=xp), len(shape), xp=xp))
+    return zeros if bias is None else put(zeros, (...,), per_channel(bias, len(shape), xp=xp), xp=xp)
 
 
 def _summing(plan: Plan, w: ArrayT, dtype: Any) -> Any:
