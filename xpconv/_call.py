@@ -116,11 +116,12 @@ class Call:
 
     @property
     def y_shape(self) -> tuple[int, ...]:
-        return self.layout.outer(self._inner_y)
+        return self.shape("y")
 
-    @property
-    def _inner_y(self) -> tuple[int, ...]:
-        return self.form.x_shape if self.transposed else self.form.geometry.y_shape
+    def shape(self, slot: str) -> tuple[int, ...]:
+        """Of what fills the slot, as the caller has it."""
+        shape = self.form.shape(self._own(slot))
+        return shape if slot == "w" else self.layout.outer(shape)
 
     def fill(
         self,
@@ -161,7 +162,7 @@ class Call:
         a, b = self._in(a), self._in(b) if slot == "w" else self._filters(self._taken(b))
         if self.transposed and slot == "w":
             a, b, conjugated = b, a, 0
-        own = {"y": "x", "x": "y"}.get(slot, slot) if self.transposed else slot
+        own = self._own(slot)
         out: ArrayT
         if not self.chunked:
             out = fill(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, kept, xp=self.xp)
@@ -197,7 +198,7 @@ class Call:
         zeros: Any = nothing_but
         if self.chunked:
             from ._chunked import nothing_but as zeros  # it imports dask
-        y: ArrayT = self._out(zeros(bias, self._inner_y, like, self.numbers.y, xp=self.xp))
+        y: ArrayT = self._out(zeros(bias, self.form.shape(self._own("y")), like, self.numbers.y, xp=self.xp))
         return y
 
     def ways(self, slot: str, geometry: Geometry, like: ArrayT, options: Options) -> list[Choice]:
@@ -205,6 +206,10 @@ class Call:
         numbers = self.numbers
         work = numbers.forward if slot == ("x" if self.transposed else "y") else numbers.backward
         return ways(like, work, is_floating(numbers.y, xp=self.xp), geometry, slot, options, xp=self.xp)
+
+    def _own(self, slot: str) -> str:
+        """The form's slot: what is its input is y of a transposed convolution."""
+        return {"y": "x", "x": "y"}.get(slot, slot) if self.transposed else slot
 
     def _in(self, x: ArrayT) -> ArrayT:
         return self.layout.inward(self._taken(x), xp=self.xp)

@@ -91,8 +91,7 @@ def fill(
 ) -> Any:
     """The slot as `_slots.fill` fills it, lazily; y and dx in the chunks of one like it, or where an operand's lead."""
     chunks = like.chunks if isinstance(like, da.Array) else None
-    geometry = form.geometry
-    shape = {"y": geometry.y_shape, "x": form.x_shape, "w": geometry.w_shape}[slot]
+    shape = form.shape(slot)
     a, b, bias = lazily(a), lazily(b), None if bias is None else lazily(bias)
     floating = is_floating(dtype, xp=xp)
     for part in form.parts(slot) if current().method != "auto" else ():  # one that cannot do it says so before any work

@@ -96,6 +96,10 @@ class Form:
         size = (-(-size // spread) for size, spread in zip(self.geometry.size, self.spread, strict=True))
         return (*self.geometry.x_shape[:2], *size)
 
+    def shape(self, slot: str) -> tuple[int, ...]:
+        """Of what fills the slot "y", "x" or "w"."""
+        return {"y": self.geometry.y_shape, "x": self.x_shape, "w": self.geometry.w_shape}[slot]
+
     @cached_property
     def without_border(self) -> Form:
         return replace(self, modes=("zeros",) * len(self.modes))

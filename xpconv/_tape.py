@@ -31,7 +31,7 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
         if type(a) not in (torch.Tensor, torch.nn.Parameter):  # what stands for one while torch compiles
             return _step(_written(call), slot, dtype, a, b, bias)
         if a.is_meta:
-            return _nothing(call, slot, dtype, a)
+            return a.new_empty(call.shape(slot), dtype=dtype)
         with _exactly(a.device.type):
             return _own(call.filled(slot, dtype, a, b, bias))
 
@@ -140,17 +140,7 @@ def _step(
 
 @_step.register_fake  # type: ignore[untyped-decorator]
 def _(call: str, slot: str, dtype: torch.dtype, a: Any, b: Any, bias: Any) -> Any:  # noqa: ARG001
-    return _nothing(_read(call, library("a", a)), slot, dtype, a)
-
-
-def _nothing(call: Any, slot: str, dtype: Any, like: Any) -> Any:
-    """Of the shape that fills the slot."""
-    geometry = call.form.geometry
-    if slot == "w":
-        shape = geometry.w_shape
-    else:
-        shape = call.layout.outer(geometry.y_shape if (slot == "y") != call.transposed else call.form.x_shape)
-    return like.new_empty(shape, dtype=dtype)
+    return a.new_empty(_read(call, library("a", a)).shape(slot), dtype=dtype)
 
 
 @lru_cache(maxsize=1024)

@@ -272,8 +272,6 @@ class Chunks:
         return table(head, rows)
 
     def large_sentence(self):
-        if self.large is None:
-            return Markdown("(Not measured whole yet.)")
         one = self.large
         seconds = one["seconds"]
         times = one["volume_mib"] / (one["workers"] * one["limit_mib"])
@@ -281,7 +279,7 @@ class Chunks:
             f"A volume of {one['voxels'] / 1e9:.1f} billion voxels, {one['volume_mib'] / 2**10:.1f} GiB on the disk, "
             f"{times:.0f} times the memory of its workers ({one['workers']}), in {one['chunks']} chunks: **forward, "
             f"onto the disk, in {seconds['forward']:.0f} s, both gradients in {seconds['backward']:.0f} s** "
-            f"({seconds['written']:.0f} s to write it), while the machine had other work, too. Each worker had "
+            f"({seconds['written']:.0f} s to write it). Each worker had "
             f"{one['limit_mib']} MiB, the {one['begin_mib']:.0f} MiB of Python and its libraries included, and "
             f"**at most {max(one['peak_mib']):.0f} MiB of it were used**; nothing was spilled. "
             f"The three products that must be equal, ⟨y, y⟩, ⟨x, dx⟩ and ⟨w, dw⟩, differ by {one['apart']:.0e} of "

@@ -108,7 +108,8 @@ def large(limit: int, workers: int, times: int) -> dict[str, Any]:
 
 def halos(workers: int, turns: int) -> list[dict[str, Any]]:
     """One volume in cubes of several edges, forward and backward, beside one call on all of it."""
-    x, w = draw(1, 4, 192, 192, 192), draw(4, 4, 5, 5, 5)
+    volume = da.random.default_rng(0).standard_normal((1, 4, 192, 192, 192), dtype="float32", chunks=-1)
+    x, w = volume.compute(scheduler="sync"), draw(4, 4, 5, 5, 5)
     parameters = {"padding": 2}
 
     def lazily(x: Any) -> list[Any]:
@@ -130,7 +131,8 @@ def halos(workers: int, turns: int) -> list[dict[str, Any]]:
                     lazily(x)
                     seconds = time.perf_counter() - start
                 else:
-                    chunked = da.from_array(x, chunks=(1, 4, edge, edge, edge)).persist()
+                    chunked = volume.rechunk((1, 4, edge, edge, edge)).persist()
+                    wait(chunked)
                     results = lazily(chunked)
                     row["tasks"] = len(dask.optimize(results)[0][0].__dask_graph__())
                     start = time.perf_counter()
@@ -184,16 +186,16 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=3, help="of the small volume's measurements (3)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write down all that was measured")
     chosen = parser.parse_args()
-    from measure import machine  # and torch with it, which the workers, who import this file, have no room for
-
-    facts = machine() | {"dask": dask.__version__}
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
     found = {
-        "machine": facts,
         "large": large(chosen.limit, chosen.workers, chosen.times),
         "halos": halos(chosen.workers, chosen.turns),
     }
+    # torch comes with it: the workers, who import this file, have no room for that, and begin with this process's peak.
+    from measure import machine
+
+    found = {"machine": machine() | {"dask": dask.__version__}, **found}
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
     report(console, found)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
