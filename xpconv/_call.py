@@ -104,9 +104,13 @@ class Call:
         return is_torch_namespace(self.xp)
 
     @cached_property
-    def chunked(self) -> bool:
-        """Whether the arrays are dask's, or some of them."""
-        return is_dask_namespace(self.xp)
+    def chunked(self) -> Any:
+        """Where the arrays are dask's, or some of them: what fills their slots. None for others."""
+        if not is_dask_namespace(self.xp):
+            return None
+        from . import _chunked  # it imports dask
+
+        return _chunked
 
     @property
     def channels(self) -> int:
@@ -163,15 +167,16 @@ class Call:
         if self.transposed and slot == "w":
             a, b, conjugated = b, a, 0
         own = self._own(slot)
+        how = own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias
         out: ArrayT
-        if not self.chunked:
-            out = fill(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, kept, xp=self.xp)
-            return self._filters(out) if slot == "w" else self._out(out)
-        from ._chunked import fill as fill_chunked  # it imports dask
-
-        inner = self._in(like) if is_dask_array(like) else None
-        out = fill_chunked(own, self.form, a, b, conjugated, dtype, work, numbers.mixed, bias, inner, xp=self.xp)
-        return self._filters(out) if slot == "w" else chunked_like(self._out(out), like)
+        if self.chunked:
+            out = self.chunked.fill(*how, self._in(like) if is_dask_array(like) else None, xp=self.xp)
+        else:
+            out = fill(*how, kept, xp=self.xp)
+        if slot == "w":
+            return self._filters(out)
+        out = self._out(out)
+        return chunked_like(out, like) if self.chunked else out
 
     def mapped(self, axis: str, times: int) -> Call:
         """The same for so many arrays at once, as "samples" on an axis in front, or as "groups" of the channels."""
@@ -195,9 +200,7 @@ class Call:
 
     def nothing_but(self, bias: ArrayT | None, like: ArrayT) -> ArrayT:
         """y, where there is nothing else to add up."""
-        zeros: Any = nothing_but
-        if self.chunked:
-            from ._chunked import nothing_but as zeros  # it imports dask
+        zeros = self.chunked.nothing_but if self.chunked else nothing_but
         y: ArrayT = self._out(zeros(bias, self.form.shape(self._own("y")), like, self.numbers.y, xp=self.xp))
         return y
 
@@ -216,11 +219,8 @@ class Call:
 
     def _taken(self, x: ArrayT) -> ArrayT:
         """As one of the call's library: the others may be dask's."""
-        if self.chunked:
-            from ._chunked import lazily  # it imports dask
-
-            x = lazily(x)
-        return x
+        taken: ArrayT = self.chunked.lazily(x) if self.chunked else x
+        return taken
 
     def _out(self, x: ArrayT) -> ArrayT:
         return self.layout.outward(x, xp=self.xp)
