@@ -10,7 +10,7 @@ neither geometry nor padding is layout and dtype, and ends here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
@@ -39,6 +39,7 @@ from ._typing import ArrayT, Namespace
 __all__ = ["Call", "Transposed", "backward", "double_backward", "forward", "jvp", "spatial"]
 
 Transposed: TypeAlias = tuple[PerAxis, PerAxis | None] | None  # output padding and output size; None: it is not
+Make: TypeAlias = Callable[..., "Call"]
 Gradients: TypeAlias = tuple[ArrayT | None, ArrayT | None, ArrayT | None]
 
 
@@ -58,45 +59,21 @@ class Call:
         cls, x: ArrayT, weight: ArrayT, parameters: Parameters, transposed: Transposed = None, *, xp: Namespace
     ) -> Call:
         """For an input and a weight; the transposed one has its output padding and its output size."""
-        said = xp, lacking(x, xp=xp), x.shape, weight.shape, x.dtype, weight.dtype, parameters, transposed
-        if parameters.certain and (transposed is None or all(map(is_certain, transposed))):
-            return _remembered(*said)
-        return _made(*said)
+        return _made(parameters, transposed, xp, lacking(x, xp=xp), x.shape, weight.shape, x.dtype, weight.dtype)
 
     @classmethod
-    def of_gradient(
-        cls,
-        parameters: Parameters,
-        *,
-        dy: ArrayT,
-        weight: ArrayT | None = None,
-        input_size: PerAxis = (),
-        x: ArrayT | None = None,
-        kernel_size: Sequence[int] = (),
-    ) -> Call:
-        """For a gradient alone, of the input with its size instead of it, or of the weight with its."""
-        if weight is not None:
-            xp = agree(dy=dy, weight=weight)
-            ndim = spatial(weight.shape)
-            layout = Layout.of("dy", dy.shape, ndim, parameters.channel_axis)
-            size = per_axis("input_size", input_size, ndim, 0)
-            form = Form.of((layout.inner(dy.shape)[0], None, *size), weight.shape, parameters)
-            lacks = lacking(dy, xp=xp)
-            dx = result(xp, parameters.dtype, lacks, dy=dy.dtype, weight=weight.dtype)
-            numbers = Numbers.of(dx, weight.dtype, dy.dtype, lacks, xp=xp)
-        else:
-            assert x is not None
-            xp = agree(dy=dy, x=x)
-            kernel = per_axis("kernel_size", kernel_size, None, 1)
-            layout = Layout.of("x", x.shape, len(kernel), parameters.channel_axis)
-            outputs = Layout.of("dy", dy.shape, len(kernel), parameters.channel_axis).inner(dy.shape)[1]
-            form = Form.of(layout.inner(x.shape), (outputs, None, *kernel), parameters)
-            lacks = lacking(dy, xp=xp)
-            dw = result(xp, parameters.dtype, lacks, dy=dy.dtype, x=x.dtype)
-            numbers = Numbers.of(x.dtype, dw, dy.dtype, lacks, xp=xp)
-        call = cls(xp, form, layout, parameters.flip, False, numbers)
-        check_shape("dy", dy.shape, call.y_shape)
-        return call
+    def of_input_grad(cls, dy: ArrayT, weight: ArrayT, input_size: PerAxis, parameters: Parameters) -> Call:
+        """For the gradient of the input alone, with its size instead of it."""
+        xp = agree(dy=dy, weight=weight)
+        shapes, dtypes = (dy.shape, weight.shape), (dy.dtype, weight.dtype)
+        return _made_without_x(parameters, (input_size,), xp, lacking(dy, xp=xp), *shapes, *dtypes)
+
+    @classmethod
+    def of_weight_grad(cls, dy: ArrayT, x: ArrayT, kernel_size: Sequence[int], parameters: Parameters) -> Call:
+        """For the gradient of the weight alone, with the kernel's size instead of it."""
+        xp = agree(dy=dy, x=x)
+        shapes, dtypes = (dy.shape, x.shape), (dy.dtype, x.dtype)
+        return _made_without_w(parameters, (kernel_size,), xp, lacking(dy, xp=xp), *shapes, *dtypes)
 
     @cached_property
     def taped(self) -> bool:
@@ -230,15 +207,27 @@ class Call:
         return flip(w, range(2, w.ndim), xp=self.xp) if self.flip else w
 
 
+def _remembered(make: Make) -> Make:
+    """Looks up what it made before, where the parameters and the sizes beside them may be looked up."""
+    found = lru_cache(maxsize=1024)(make)
+
+    def made(parameters: Parameters, sizes: tuple[Any, ...] | None, *others: Any) -> Call:
+        certain = parameters.certain and (sizes is None or all(map(is_certain, sizes)))
+        return (found if certain else make)(parameters, sizes, *others)
+
+    return made
+
+
+@_remembered
 def _made(
+    parameters: Parameters,
+    transposed: Transposed,
     xp: Namespace,
     lacks: frozenset[str],
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     x_dtype: Any,
     w_dtype: Any,
-    parameters: Parameters,
-    transposed: Transposed,
 ) -> Call:
     layout = Layout.of("x", x_shape, spatial(w_shape), parameters.channel_axis)
     inner = layout.inner(x_shape)
@@ -251,7 +240,49 @@ def _made(
     return Call(xp, form, layout, parameters.flip, transposed is not None, numbers)
 
 
-_remembered = lru_cache(maxsize=1024)(_made)
+@_remembered
+def _made_without_x(
+    parameters: Parameters,
+    sizes: tuple[PerAxis],
+    xp: Namespace,
+    lacks: frozenset[str],
+    y_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    y_dtype: Any,
+    w_dtype: Any,
+) -> Call:
+    ndim = spatial(w_shape)
+    layout = Layout.of("dy", y_shape, ndim, parameters.channel_axis)
+    size = per_axis("input_size", *sizes, ndim, 0)
+    form = Form.of((layout.inner(y_shape)[0], None, *size), w_shape, parameters)
+    dx = result(xp, parameters.dtype, lacks, dy=y_dtype, weight=w_dtype)
+    numbers = Numbers.of(dx, w_dtype, y_dtype, lacks, xp=xp)
+    return _checked(Call(xp, form, layout, parameters.flip, False, numbers), y_shape)
+
+
+@_remembered
+def _made_without_w(
+    parameters: Parameters,
+    sizes: tuple[Sequence[int]],
+    xp: Namespace,
+    lacks: frozenset[str],
+    y_shape: tuple[int, ...],
+    x_shape: tuple[int, ...],
+    y_dtype: Any,
+    x_dtype: Any,
+) -> Call:
+    kernel = per_axis("kernel_size", *sizes, None, 1)
+    layout = Layout.of("x", x_shape, len(kernel), parameters.channel_axis)
+    outputs = Layout.of("dy", y_shape, len(kernel), parameters.channel_axis).inner(y_shape)[1]
+    form = Form.of(layout.inner(x_shape), (outputs, None, *kernel), parameters)
+    dw = result(xp, parameters.dtype, lacks, dy=y_dtype, x=x_dtype)
+    numbers = Numbers.of(x_dtype, dw, y_dtype, lacks, xp=xp)
+    return _checked(Call(xp, form, layout, parameters.flip, False, numbers), y_shape)
+
+
+def _checked(call: Call, y_shape: tuple[int, ...]) -> Call:
+    check_shape("dy", y_shape, call.y_shape)
+    return call
 
 
 def forward(

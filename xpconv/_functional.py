@@ -258,7 +258,7 @@ def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parame
     >>> conv_input_grad(np.ones((1, 1, 2)), np.asarray([[[1.0, 10.0]]]), input_size=5, stride=2)
     array([[[ 1., 10.,  1., 10.,  0.]]])
     """
-    call = Call.of_gradient(Parameters.of(parameters), dy=dy, weight=weight, input_size=input_size)
+    call = Call.of_input_grad(dy, weight, input_size, Parameters.of(parameters))
     return call.fill("x", dy, weight)
 
 
@@ -297,7 +297,7 @@ def conv_weight_grad(dy: ArrayT, x: ArrayT, *, kernel_size: Sequence[int], **par
     >>> conv_weight_grad(np.ones((1, 1, 3)), np.asarray([[[1.0, 2.0, 3.0, 4.0]]]), kernel_size=(2,))
     array([[[6., 9.]]])
     """
-    call = Call.of_gradient(Parameters.of(parameters), dy=dy, x=x, kernel_size=kernel_size)
+    call = Call.of_weight_grad(dy, x, kernel_size, Parameters.of(parameters))
     return call.fill("w", dy, x)
 
 
