@@ -1,5 +1,6 @@
 """Integers only: every size is counted here, window by window, and compared with the formulas."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -125,12 +126,35 @@ def test_geometry_is_frozen_and_hashable():
         one.groups = 3
 
 
-def test_what_is_remembered_is_not_what_merely_equals_it():
-    x, w = np.ones((1, 1, 5)), np.ones((1, 1, 2))
-    assert Call.of(x, w, Parameters(), xp=np) is Call.of(x, w, Parameters(), xp=np)
+MADE = {
+    "forward": lambda arrays, parameters: Call.of(arrays["x"], arrays["w"], parameters, xp=np),
+    "input_grad": lambda arrays, parameters: Call.of_input_grad(arrays["dy"], arrays["w"], (5,), parameters),
+    "weight_grad": lambda arrays, parameters: Call.of_weight_grad(arrays["dy"], arrays["x"], (2,), parameters),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_remembered_is_not_what_merely_equals_it(name):
+    arrays = {"x": np.ones((1, 1, 5)), "w": np.ones((1, 1, 2)), "dy": np.ones((1, 1, 4))}
+    make = partial(MADE[name], arrays)
+    assert make(Parameters()) is make(Parameters())
     for stride in (True, 1.0, (True,)):
         with pytest.raises(TypeError, match=r"^stride must be an integer"):
-            Call.of(x, w, Parameters(stride=stride), xp=np)
+            make(Parameters(stride=stride))
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("input_size", Call.of_input_grad), ("kernel_size", Call.of_weight_grad)],
+    ids=["input_grad", "weight_grad"],
+)
+def test_sizes_are_remembered_as_they_are_given(name, make):
+    one = np.ones((1, 1, 1))
+    for size in ((1,), [1], np.asarray([1])):
+        assert make(one, one, size, Parameters()).form.geometry.size == (1,)
+    for size in ((True,), (1.0,), [1.0], np.asarray([1.0])):
+        with pytest.raises(TypeError, match=f"^{name} must be "):
+            make(one, one, size, Parameters())
 
 
 def test_output_size_takes_integers_and_sequences():
