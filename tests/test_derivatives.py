@@ -8,16 +8,13 @@ import array_api_strict
 import numpy as np
 import pytest
 import torch
+from families import CONV, FAMILIES, TRANSPOSED, Family, quiet_torch
 from support import assert_within, draw
 
 import xpconv
 from xpconv import (
-    conv,
-    conv_backward,
     conv_double_backward,
     conv_jvp,
-    conv_transpose,
-    conv_transpose_backward,
     conv_transpose_double_backward,
     conv_transpose_jvp,
     options,
@@ -25,35 +22,6 @@ from xpconv import (
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 torch.backends.cudnn.allow_tf32 = False
-
-
-class Family(NamedTuple):
-    """The functions of one convolution, and torch's."""
-
-    forward: Any
-    backward: Any
-    jvp: Any
-    double_backward: Any
-    torchs: dict[int, Any]
-
-    def __str__(self):
-        return self.forward.__name__
-
-
-F = torch.nn.functional
-CONV = Family(conv, conv_backward, conv_jvp, conv_double_backward, {1: F.conv1d, 2: F.conv2d, 3: F.conv3d})
-TRANSPOSED = Family(
-    conv_transpose,
-    conv_transpose_backward,
-    conv_transpose_jvp,
-    conv_transpose_double_backward,
-    {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d},
-)
-FAMILIES = pytest.mark.parametrize("family", [CONV, TRANSPOSED], ids=str)
-
-
-# What torch imports for forward mode, it deprecates itself.
-quiet_torch = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 def whole_numbers(rng, shape, dtype="float64"):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from families import CONV, FAMILIES, TRANSPOSED, quiet_torch
 from functorch.compile import make_boxed_func
 from support import assert_within, draw
 from torch._dynamo.backends.common import aot_autograd
@@ -23,39 +23,6 @@ from xpconv._call import Call
 
 F = torch.nn.functional
 torch.backends.cudnn.allow_tf32 = False
-
-
-class Family(NamedTuple):
-    """The functions of one convolution, and torch's."""
-
-    forward: Any
-    backward: Any
-    jvp: Any
-    double_backward: Any
-    torchs: tuple[Any, ...]
-
-    def __str__(self):
-        return self.forward.__name__
-
-
-CONV = Family(
-    xpconv.conv,
-    xpconv.conv_backward,
-    xpconv.conv_jvp,
-    xpconv.conv_double_backward,
-    (None, F.conv1d, F.conv2d, F.conv3d),
-)
-TRANSPOSED = Family(
-    xpconv.conv_transpose,
-    xpconv.conv_transpose_backward,
-    xpconv.conv_transpose_jvp,
-    xpconv.conv_transpose_double_backward,
-    (None, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
-)
-FAMILIES = pytest.mark.parametrize("family", [CONV, TRANSPOSED], ids=str)
-
-# What torch imports for forward mode, it deprecates itself.
-quiet_torch = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 def pytest_generate_tests(metafunc):
@@ -557,30 +524,26 @@ def test_results_may_be_changed_in_place(family, name, tensor):
 
 
 def test_gradients_and_columns_may_be_changed_in_place(tensor):
+    def made(dy, x, w):
+        return (
+            *xpconv.conv_backward(dy, x, w),
+            xpconv.conv_jvp(x, w, None, x, w),
+            xpconv.unfold(x, 2),
+            xpconv.unfold(x, 1),
+            xpconv.fold(x, 8, 3),
+            xpconv.fold(x, 6, 1),
+        )
+
     # Whole numbers: in whatever order, their sums are the same.
     dy, x, w = differentiable(*(tensor(shape, "int64").double() for shape in ((2, 4, 5), (2, 3, 6), (4, 3, 2))))
-    results = (
-        *xpconv.conv_backward(dy, x, w),
-        xpconv.conv_jvp(x, w, None, x, w),
-        xpconv.unfold(x, 2),
-        xpconv.unfold(x, 1),
-        xpconv.fold(x, 8, 3),
-        xpconv.fold(x, 6, 1),
-    )
+    results = made(dy, x, w)
     values = [one.detach().clone() for one in results]
     for one in results:
         one.mul_(2)
     (sum(one.sum() for one in results)).backward()
     doubled = [one.grad for one in (dy, x, w)]
     dy, x, w = differentiable(dy, x, w)
-    again = (
-        *xpconv.conv_backward(dy, x, w),
-        xpconv.conv_jvp(x, w, None, x, w),
-        xpconv.unfold(x, 2),
-        xpconv.unfold(x, 1),
-        xpconv.fold(x, 8, 3),
-        xpconv.fold(x, 6, 1),
-    )
+    again = made(dy, x, w)
     assert all(map(torch.equal, again, values))  # no result shares memory with an operand or with another result
     (sum(2 * one.sum() for one in again)).backward()
     for one, other in zip(doubled, (dy, x, w), strict=True):

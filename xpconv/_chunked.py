@@ -90,7 +90,7 @@ def fill(
     xp: Any,
 ) -> Any:
     """The slot as `_slots.fill` fills it, lazily; y and dx in the chunks of one like it, or where an operand's lead."""
-    chunks = like.chunks if isinstance(like, da.Array) else None
+    chunks = None if like is None else like.chunks
     shape = form.shape(slot)
     a, b, bias = lazily(a), lazily(b), None if bias is None else lazily(bias)
     floating = is_floating(dtype, xp=xp)
