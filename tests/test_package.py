@@ -17,11 +17,11 @@ FLOORS = {
     "_geometry": 0,
     "_typing": 0,
     "_options": 0.2,  # of floor 0 as well, over the geometry, as the next
-    "_parameters": 0.2,
+    "_parameters": 0.27,
     "_parts": 0.2,
     "_form": 0.3,
     "_threads": 0.2,
-    "_namespace": 0.5,  # of floor 0 as well, over the types and the threads
+    "_namespace": 0.25,  # of floor 0 as well, over the types and the threads
     "_numbers": 0.6,
     "_layout": 1,
     "_padding": 1,

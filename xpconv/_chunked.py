@@ -27,7 +27,7 @@ from dask.highlevelgraph import HighLevelGraph
 from ._algorithms import per_channel, ways
 from ._form import Form, Run
 from ._geometry import Axis, Geometry
-from ._namespace import add, convert, device, is_floating, library
+from ._namespace import add, can_look, convert, device, is_floating, library, on_device_of
 from ._options import Options, current, options
 from ._padding import border_adjoint, pieces_of, repeated
 from ._slots import fill as fill_slot
@@ -121,8 +121,11 @@ def _biased(out: Any, bias: Any, *, xp: Any) -> Any:
 
 
 def lazily(x: Any) -> Any:
-    """One of dask's arrays; of another library's, in one chunk."""
-    return x if isinstance(x, da.Array) else da.from_array(x, chunks=-1)
+    """One of dask's arrays; of another library's, in one chunk.
+
+    dask names an array by its values, which would have to be copied from a GPU to the host: such a name is random.
+    """
+    return x if isinstance(x, da.Array) else da.from_array(x, chunks=-1, name=None if can_look(x) else False)
 
 
 def by_channels(work: Any, x: Any, whole: int) -> Any:
@@ -131,7 +134,7 @@ def by_channels(work: Any, x: Any, whole: int) -> Any:
     if any(size != size for size in x.shape[last:]):
         raise ValueError(f"x must have chunks of known sizes: got shape {x.shape}")
     none = _meta(x, 1, x.dtype).reshape((0, *x.shape[last:]))
-    like = work(none)  # of no samples: its shape, or what is wrong
+    like = _alone(work, none)  # of no samples: its shape, or what is wrong
     rows, made = x.shape[last], like.shape[1]
     x = x.rechunk(dict.fromkeys(range(last + 1, x.ndim), -1))
     if any(n * made % max(rows, 1) for n in x.chunks[last]):
@@ -149,7 +152,7 @@ def by_channels(work: Any, x: Any, whole: int) -> Any:
 
 
 def _alone(work: Any, x: Any) -> Any:
-    with alone():
+    with alone(), on_device_of(x):
         return work(x)
 
 
@@ -255,17 +258,20 @@ def _cut(array: Any, i: int, slabs: Sequence[Slab]) -> Any:
 
 
 def _part(chunk: Any, axis: int, run: Run) -> Any:
-    return repeated(chunk, axis, run, 0, xp=library("x", chunk))
+    with on_device_of(chunk):
+        return repeated(chunk, axis, run, 0, xp=library("x", chunk))
 
 
 def _joined(parts: Sequence[Any], axis: int) -> Any:
-    return parts[0] if len(parts) == 1 else library("x", parts[0]).concat(parts, axis=axis)
+    with on_device_of(*parts):
+        return parts[0] if len(parts) == 1 else library("x", parts[0]).concat(parts, axis=axis)
 
 
 def _meta(like: Any, ndim: int, dtype: Any) -> Any:
     """What chunks of the result are arrays of."""
     xp = library("x", like._meta)
-    return xp.empty((0,) * ndim, dtype=dtype, device=device(like._meta))
+    with on_device_of(like._meta):
+        return xp.empty((0,) * ndim, dtype=dtype, device=device(like._meta))
 
 
 def _block(a: Any, b: Any, *, how: Work, slabs: Sequence[Slab], depth: int) -> Any:
@@ -283,7 +289,7 @@ def _block(a: Any, b: Any, *, how: Work, slabs: Sequence[Slab], depth: int) -> A
         "w": (groups * outputs, inputs, *whole.kernel),
     }[slot]
     out: Any = None
-    with alone(), options(**how.options._replace(workers=how.options.workers or 1)._asdict()):
+    with alone(), on_device_of(a), options(**how.options._replace(workers=how.options.workers or 1)._asdict()):
         for pieces in product(*(slab.pieces for slab in slabs)):
             reads = tuple(piece.read for piece in pieces)
             if any(read.start == read.stop for read in reads):

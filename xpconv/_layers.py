@@ -13,7 +13,7 @@ from ._call import Transposed
 from ._form import Form
 from ._geometry import Padding, PerAxis, check_shape, integer, per_axis
 from ._layout import Layout
-from ._namespace import agree, brought, comparable, creation, device, known_equal
+from ._namespace import agree, brought, comparable, creation, device, device_number, known_equal, moved
 from ._parameters import Given, OfLayers, Parameters, public, spelled
 from ._typing import ArrayT
 
@@ -319,7 +319,16 @@ class Conv:
         return cast(ArrayT, dX)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": (None, {})}  # what can be made again is not pickled
+        # What can be made again is not pickled.
+        return {**self.__dict__, "_kept": (None, {}), "_device": device_number(self.weight)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        number = state.pop("_device", None)
+        self.__dict__.update(state)
+        for name in ("weight", "bias", "dweight", "dbias"):
+            setattr(self, name, moved(getattr(self, name), number))
+        if self._seen is not None:
+            self._seen = moved(self._seen[0], number), *self._seen[1:]
 
     def _filters(self, direction: str) -> dict[str, Any] | None:
         """The filters as algorithms took them into their bases, for as long as the weight's values stay the same.

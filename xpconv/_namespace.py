@@ -6,10 +6,12 @@ library, each with a portable way that every library can take.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib import import_module
+from sys import modules
 from typing import Any, TypeVar, cast
 
 import array_api_compat
@@ -17,6 +19,7 @@ import array_api_extra
 import numpy as np
 from array_api_compat import (
     is_cupy_array,
+    is_cupy_namespace,
     is_dask_array,
     is_dask_namespace,
     is_jax_namespace,
@@ -37,10 +40,12 @@ __all__ = [
     "chunked_like",
     "comparable",
     "complex_of",
+    "complex_of_sum",
     "conj",
     "convert",
     "creation",
     "device",
+    "device_number",
     "flip",
     "fourier",
     "has",
@@ -62,6 +67,8 @@ __all__ = [
     "library",
     "matmul",
     "most_parts",
+    "moved",
+    "on_device_of",
     "outer_products",
     "put",
     "quietly",
@@ -80,16 +87,17 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
     """The namespace that all arguments share, or a sentence about the first that does not fit; a bias may be None."""
     if bias is not None:
         arrays["bias"] = bias
-    if len({(type(array), getattr(array, "dtype", None)) for array in arrays.values()}) == 1:
-        first = next(iter(arrays.values()))
-        if type(first) is np.ndarray and is_supported(np, first.dtype):
-            return cast(Namespace, np)  # NumPy's own is the standard's since 2.1, and a microsecond a call faster
+    first: Any
+    first, *rest = arrays.values()
+    alike = type(first) is np.ndarray and all(type(one) is np.ndarray and one.dtype == first.dtype for one in rest)
+    if alike and is_supported(np, first.dtype):
+        return cast(Namespace, np)  # NumPy's own is the standard's since 2.1, and a microsecond a call faster
     kinds = {name: _kind(name, array) for name, array in arrays.items()}
-    (first, (xp, *kind)), *others = kinds.items()
+    (leader, (xp, *kind)), *others = kinds.items()
     for name, (_, *other) in others:
         for what, ours, theirs in zip(("library", "device"), kind, other, strict=True):
             if ours != theirs and not (ours is None or theirs is None):  # while JAX traces, an array has no device
-                raise TypeError(f"{first} and {name} must have one {what}: got {ours} and {theirs}")
+                raise TypeError(f"{leader} and {name} must have one {what}: got {ours} and {theirs}")
     return cast(Namespace, next((one for one, *_ in kinds.values() if is_dask_namespace(one)), xp))
 
 
@@ -143,18 +151,18 @@ def lacking(x: Any, *, xp: Any) -> frozenset[str]:
     """The names of those of float64, complex128, int64 and uint64 that there are not where x lies."""
     if isinstance(x, np.ndarray):
         return _NONE
-    look = _lacking.__wrapped__ if is_jax_namespace(xp) else _lacking  # in JAX it is a setting, which may change
-    return look(xp, device(x))
+    place = device(x)
+    key = xp, str(place)  # by name: the devices of some libraries cannot be hashed, CuPy's among them
+    if key not in _LACKING or is_jax_namespace(xp):  # in JAX it is a setting, which may change
+        there = xp.__array_namespace_info__().dtypes(device=place)
+        lacks = {"float64", "complex128", "int64"}.difference(there)
+        # torch has uint64 and does not say so.
+        _LACKING[key] = frozenset(lacks | {"uint64"} if "int64" in lacks else lacks)
+    return _LACKING[key]
 
 
 _NONE: frozenset[str] = frozenset()
-
-
-@lru_cache
-def _lacking(xp: Any, device: Any) -> frozenset[str]:
-    there = xp.__array_namespace_info__().dtypes(device=device)
-    lacks = {"float64", "complex128", "int64"}.difference(there)
-    return frozenset(lacks | {"uint64"} if "int64" in lacks else lacks)  # torch has it and does not say so
+_LACKING: dict[tuple[Any, str], frozenset[str]] = {}
 
 
 def has(xp: Any, dtype: Any, lacks: frozenset[str]) -> bool:
@@ -172,10 +180,13 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
     if not hasattr(xp, "empty"):
         raise TypeError(f"xp must be an array library that speaks the Array API: got {xp!r}")
     xp = array_api_compat.array_namespace(xp.empty(0))
+    if is_cupy_namespace(xp) and not (device is None or type(device) is int or isinstance(device, xp.cuda.Device)):
+        raise TypeError(f"device must be a cupy.cuda.Device or its number, or None for the current one: got {device!r}")
     try:
-        there = xp.empty(0, device=device)
+        there = xp.asarray(0.0, device=device)
     except Exception as error:  # each library says no in its own way
-        raise ValueError(f"device must be one that {xp.__name__} has here: got {device!r} ({error})") from None
+        name = xp.__name__.removeprefix("array_api_compat.")
+        raise ValueError(f"device must be one that {name} has here: got {device!r} ({error})") from None
     given = dtype
     if dtype is None:
         dtype = xp.__array_namespace_info__().default_dtypes(device=device)["real floating"]
@@ -198,7 +209,7 @@ def brought(x: Any, like: Any, dtype: Any = None) -> Any:
         raise TypeError(f"state must hold arrays: got {x!r}")
     x = x.detach() if is_torch_array(x) else x
     try:
-        x = x if array_api_compat.array_namespace(x) is xp else _numpy(x)
+        x = moved(x, device_number(like)) if array_api_compat.array_namespace(x) is xp else _numpy(x)
         return xp.asarray(x, dtype=dtype, device=device(like), copy=True)
     except TypeError:
         raise TypeError(f"state must hold numbers that NumPy and {xp.__name__} have: got {x.dtype}") from None
@@ -218,6 +229,34 @@ def _numpy(x: Any) -> Any:
 def device(x: Any) -> Any:
     """Where x lies: NumPy's arrays are not asked, which takes longer than making one."""
     return "cpu" if isinstance(x, np.ndarray) else array_api_compat.device(x)
+
+
+def on_device_of(*operands: Any) -> AbstractContextManager[object]:
+    """Makes the device of the first of CuPy's arrays the current one; does nothing where none of them is CuPy's.
+
+    CuPy creates arrays and runs kernels on the current device, wherever the operands lie.
+    """
+    if "cupy" in modules:
+        for one in operands:
+            if is_cupy_array(one):
+                return cast(AbstractContextManager[object], one.device)
+    return _UNCHANGED
+
+
+_UNCHANGED: AbstractContextManager[object] = nullcontext()
+
+
+def device_number(x: Any) -> int | None:
+    """The number of the device of one of CuPy's arrays, whose pickles forget it; None for any other object."""
+    return int(x.device) if is_cupy_array(x) else None
+
+
+def moved(x: Any, number: int | None) -> Any:
+    """x on the device of that number, as a copy unless it lies there; x itself where no number is known."""
+    if number is None or device_number(x) in (None, number):
+        return x
+    with array_api_compat.array_namespace(x).cuda.Device(number):
+        return x.copy()
 
 
 def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps: tuple[int, ...]) -> ArrayT | None:
@@ -241,18 +280,24 @@ def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps
 def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
     """`out` with `block` written at `where`; in place where the library can, so only for arrays of our own."""
     block = convert(block, out.dtype, xp=xp)
-    if isinstance(out, np.ndarray):
-        out[where] = block
+    if _is_writable(out):
+        out[where] = block  # type: ignore[index]
         return out
     return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].set(cast(Any, block), xp=cast(Any, xp)))
 
 
 def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
     """`out` with `block` added at `where`; in place where the library can, so only for arrays of our own."""
-    if isinstance(out, np.ndarray):
-        out[where] += block
+    if _is_writable(out):
+        part = out[where]
+        part += block  # type: ignore[operator]  # not `out[where] += block`, which has torch copy the sum onto itself
         return out
     return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].add(cast(Any, block), xp=cast(Any, xp)))
+
+
+def _is_writable(out: object) -> bool:
+    """Whether a part of an array is a view, and writing to it changes the array."""
+    return isinstance(out, np.ndarray) or is_torch_array(out) or is_cupy_array(out)
 
 
 def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
@@ -292,12 +337,27 @@ def real_parts(x: ArrayT, *, xp: Namespace) -> tuple[ArrayT, ArrayT | None]:
 
 def complex_of(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
     """The complex numbers of such parts."""
-    if isinstance(real, np.ndarray):
-        z: Any = np.empty(real.shape, dtype)
+    if isinstance(real, np.ndarray) or is_cupy_array(real):
+        z: Any = xp.empty(real.shape, dtype=dtype, device=device(real))
         z.real, z.imag = real, imaginary
         return cast(ArrayT, z)
-    i = xp.multiply(xp.astype(imaginary, dtype), cast(Any, 1j))
-    return cast(ArrayT, xp.add(xp.astype(real, dtype), i))
+    if is_torch_array(real):
+        return cast(ArrayT, cast(Any, xp).complex(real, imaginary))
+    return complex_of_sum(real, imaginary, dtype, xp=xp)
+
+
+def complex_of_sum(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
+    """The same for a library that has only arithmetic.
+
+    The product of i and an infinite number has a real part of 0 * inf, which is NaN. So only finite numbers are
+    multiplied by i; infinities and NaN are added as the constants inf i, -inf i and NaN i.
+    """
+    finite: Any = xp.isfinite(imaginary)
+    i: ArrayT = xp.multiply(xp.astype(xp.where(finite, imaginary, 0.0), dtype), cast(Any, 1j))
+    for value, at in ((math.inf, imaginary > 0), (-math.inf, imaginary < 0), (math.nan, imaginary != imaginary)):  # type: ignore[operator]
+        constant = xp.asarray(complex(0.0, value), dtype=dtype, device=device(real))
+        i = xp.where(xp.logical_and(xp.logical_not(finite), at), constant, i)
+    return xp.add(xp.astype(real, dtype), i)
 
 
 def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
@@ -385,7 +445,7 @@ def quietly(spreads: bool) -> AbstractContextManager[object]:
     return np.errstate(all="ignore") if spreads else _LOUDLY
 
 
-_LOUDLY = nullcontext()
+_LOUDLY: AbstractContextManager[object] = nullcontext()
 
 
 def can_look(x: ArrayT) -> bool:

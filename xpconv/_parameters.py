@@ -9,6 +9,7 @@ from sys import modules
 from typing import Any, NamedTuple, TypedDict, TypeVar, cast
 
 from ._geometry import Padding, PerAxis
+from ._namespace import on_device_of
 
 __all__ = ["PUBLIC", "Given", "OfLayers", "Parameters", "is_certain", "public", "spelled"]
 
@@ -88,9 +89,10 @@ def spelled(function: F) -> F:
 
 
 def public(function: F) -> F:
-    """A function that torch's compiler takes as one step: it cannot look through what is remembered from call to call.
+    """A function that runs on the device where its arrays lie, and that torch's compiler takes as one step.
 
-    It has to be told before it comes to the function itself.
+    The compiler cannot look through what is remembered from call to call, and has to be told before it comes to the
+    function itself.
     """
     PUBLIC.append(function)
 
@@ -101,7 +103,8 @@ def public(function: F) -> F:
             from . import _graph
 
             return _graph.STEPS[function.__name__](*args, **kwargs)
-        return function(*args, **kwargs)
+        with on_device_of(*args, *kwargs.values()):
+            return function(*args, **kwargs)
 
     return cast(F, call)
 
