@@ -6,7 +6,7 @@ from itertools import pairwise, product
 import pytest
 
 from xpconv._geometry import Axis, Geometry
-from xpconv._parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut
+from xpconv._parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut, largest
 
 GEOMETRIES = [
     Geometry(1, 3, 2, 2, (Axis(9, 2, 2, 1, 1, 1),)),
@@ -30,13 +30,16 @@ def size(geometry):
 def test_parts_cover_the_whole_once(geometry, rounds, by_input, limit):
     positions = range(POSITIONS, POSITIONS + len(geometry.axes))
     order = (GROUPS, SAMPLES, *positions, INPUTS, OUTPUTS)
-    steps = cut(geometry, lambda part: size(part) <= limit, order, by_input=by_input)
+    steps = cut(geometry, size, limit, order, by_input=by_input)
     parts = Parts(geometry, steps, by_input, rounds)
+    most = size(largest(geometry, steps, by_input))
+    smallest = size(largest(geometry, (1,) * len(steps), by_input))
+    assert most <= limit or most <= smallest * 5 / 4 or 0 in geometry.x_shape
     seen, cells_of_w = set(), []
     for i in range(parts.count):
         part = parts[i]
         small = part.geometry
-        assert size(small) <= limit or max(steps) == 1
+        assert size(small) <= most
         for where, shape in ((part.x, small.x_shape), (part.y, small.y_shape), (part.w[:2], small.w_shape[:2])):
             assert tuple(s.stop - s.start for s in where) == shape
         cells_of_w.append((part.w[0].start, part.w[1].start))
@@ -58,7 +61,7 @@ def test_cut_is_as_little_as_will_do_and_even():
     geometry = Geometry(10, 1, 1, 1, (Axis(12, 1, 1, 1, 0, 0),))
 
     def steps(limit, unit=1):
-        return cut(geometry, lambda part: part.samples * part.positions <= limit, (SAMPLES, POSITIONS), units=(unit,))
+        return cut(geometry, lambda part: part.samples * part.positions, limit, (SAMPLES, POSITIONS), units=(unit,))
 
     assert steps(120) == (1, 1, 1, 10, 12)
     assert steps(119) == (1, 1, 1, 5, 12)
@@ -67,6 +70,40 @@ def test_cut_is_as_little_as_will_do_and_even():
     assert steps(9, unit=4) == (1, 1, 1, 1, 8)
     assert steps(7, unit=4) == (1, 1, 1, 1, 4)
     assert steps(3, unit=4) == (1, 1, 1, 1, 4)
+
+
+def test_what_does_not_fit_is_not_cut_for_nothing():
+    """One window takes 100 places, however few outputs a part has: cutting these makes parts no smaller."""
+    geometry = Geometry(4, 1, 6, 1, (Axis(100, 100, 1, 1, 3, 3),))
+
+    def steps(limit, by_input):
+        order = (SAMPLES, POSITIONS, OUTPUTS)
+        return cut(geometry, lambda part: part.samples * 100 + part.outputs, limit, order, by_input=by_input)
+
+    assert steps(450, by_input=False) == (1, 6, 1, 4, 7)
+    assert steps(10, by_input=False) == (1, 6, 1, 1, 7)
+    assert steps(10, by_input=True) == (1, 6, 1, 1, 100)
+
+
+LONG = [
+    Axis(size, kernel, stride, dilation, lo, hi)
+    for size, kernel, stride, dilation, lo, hi in product((1, 7, 12), (1, 2, 5, 12), (1, 2, 5), (1, 2), (0, 3), (0, 4))
+    if lo + size + hi > dilation * (kernel - 1)
+]
+
+
+@pytest.mark.parametrize("by_input", [False, True])
+def test_no_part_reads_more_than_the_largest_and_none_more_than_there_is(by_input):
+    for axis in LONG:
+        geometry = Geometry(1, 1, 1, 1, (axis,))
+        for step in range(1, (axis.size if by_input else axis.out) + 1):
+            parts = Parts(geometry, (1, 1, 1, 1, step), by_input, GROUPS)
+            most = largest(geometry, parts.steps, by_input)
+            assert most.out[0] <= axis.out
+            for i in range(parts.count):
+                part = parts[i].geometry
+                assert part.positions <= most.positions
+                assert part.padded[0] <= most.padded[0] or not part.positions
 
 
 def test_a_cut_into_very_many_parts_is_never_held_at_once():

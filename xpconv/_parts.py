@@ -48,6 +48,15 @@ class Parts:
         counts = [-(-length // step) for length, step in zip(lengths, self.steps, strict=True)]
         return (*(max(count, 1) for count in counts[:SAMPLES]), *counts[SAMPLES:])  # no channels are a sum of nothing
 
+    @property
+    def repetition(self) -> float:
+        """How often an output is read on average, because parts of the input share windows: 1 without such parts."""
+        if not self.by_input:
+            return 1.0
+        part = largest(self.geometry, self.steps, True)
+        across = zip(part.out, self.counts[POSITIONS:], self.geometry.out, strict=True)
+        return math.prod(windows * count / max(out, 1) for windows, count, out in across)
+
     @cached_property
     def order(self) -> tuple[int, ...]:
         """The outermost first; parts of the same weights follow one another."""
@@ -77,16 +86,18 @@ class Parts:
 
 def cut(
     geometry: Geometry,
-    fits: Callable[[Geometry], bool],
+    size: Callable[[Geometry], int],
+    limit: int,
     order: Sequence[int],
     steps: Sequence[int] | None = None,
     units: Sequence[int] = (),
     *,
     by_input: bool = False,
 ) -> tuple[int, ...]:
-    """The steps of parts that fit: the first of `order` is cut first, each as little as will do, all evenly.
+    """The steps of parts whose size is within the limit: the first of `order` is cut first, all as little as will do.
 
-    `units` are the multiples that positions are to be cut at. Parts may not fit even where all is cut to the least.
+    `units` are the multiples that positions are to be cut at. Where even the smallest part is larger than the limit,
+    parts may be larger than the smallest by a quarter: to cut further would make many more parts for little.
     """
     lengths = _lengths(geometry, by_input)
     steps = list(steps or lengths)
@@ -94,17 +105,22 @@ def cut(
     least = [1, 1, 1, 1, *(units or (1,) * len(geometry.axes))]
     if 0 in lengths:
         return tuple(max(step, 1) for step in steps)
+    smallest = [min(least[i], step) if i in order else step for i, step in enumerate(steps)]
+    limit = max(limit, size(largest(geometry, smallest, by_input)) * 5 // 4)
+
+    def fits() -> bool:
+        return size(largest(geometry, steps, by_input)) <= limit
 
     def fit(i: int) -> bool:
         """Make step i as long as fits, beside the others as they are; or the least."""
         lo, hi = 1, -(-given[i] // least[i]) + 1  # in units; hi does not fit
         while hi - lo > 1:
             steps[i] = min(least[i] * ((lo + hi) // 2), given[i])
-            lo, hi = ((lo + hi) // 2, hi) if fits(largest(geometry, steps, by_input)) else (lo, (lo + hi) // 2)
+            lo, hi = ((lo + hi) // 2, hi) if fits() else (lo, (lo + hi) // 2)
         steps[i] = min(least[i] * lo, given[i])
-        return fits(largest(geometry, steps, by_input))
+        return fits()
 
-    if not fits(largest(geometry, steps, by_input)):
+    if not fits():
         done = next((n for n, i in enumerate(order) if fit(i)), len(order) - 1)
         for i in order[:done]:  # what has been cut in vain may be longer now
             fit(i)
@@ -130,7 +146,9 @@ def _middle(axis: Axis, step: int, by_input: bool) -> Axis:
     if step >= (axis.size if by_input else axis.out):
         return axis
     if by_input:
-        return axis._replace(size=step, lo=axis.extent - 1, hi=axis.extent - 1)
+        windows = min((step + axis.extent - 2) // axis.stride + 1, axis.out)  # that reach the part, and that there are
+        lo = axis.extent - 1
+        return axis._replace(size=step, lo=lo, hi=axis.stride * (windows - 1) + axis.extent - lo - step)
     return axis._replace(size=axis.stride * (step - 1) + axis.extent, lo=0, hi=0)
 
 

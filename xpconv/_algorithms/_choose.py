@@ -74,9 +74,8 @@ def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
     """All ways to fill it, the cheapest first."""
     found = [_way(geometry, slot, basis, wanted) for basis in bases(geometry, wanted)]
     phases = math.prod(axis.stride for axis in geometry.axes)
-    # Phases pad dy with zeros, of which a weight that is not finite makes NaN: somebody has to look.
-    if slot == "x" and phases <= 16 and (wanted.watched or not wanted.floating):
-        found.append(_by_phases(geometry, wanted))
+    if slot == "x" and phases <= 16:
+        found.append(_by_phases(geometry, wanted._replace(most=-(-wanted.most // phases))))
     if not found:
         raise ValueError(
             f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '

@@ -121,11 +121,15 @@ def input_grad(
 
     def work(job: Job) -> tuple[Where, ArrayT]:
         part, dx = job[0], product(*job)
-        if bias is not None and part.outputs.start == 0:
+        if bias is not None and part.outputs.start == 0 and not plan.overlapping:
             dx = add(dx, (...,), per_channel(bias[part.x[1]], dx.ndim, xp=xp), xp=xp)
         return part.x, dx
 
-    dx: ArrayT = xp.empty(geometry.x_shape, dtype=_summing(plan, w, dtype), device=device(dy))
+    dx: ArrayT
+    if plan.overlapping:
+        dx = nothing_but(bias, geometry.x_shape, w, w.dtype, xp=xp)
+    else:
+        dx = xp.empty(geometry.x_shape, dtype=_summing(plan, w, dtype), device=device(dy))
     return convert(_fill(dx, work, filters, plan, threads, kept, xp=xp), dtype, xp=xp)
 
 
@@ -143,7 +147,9 @@ def input_grad_by_phases(
 ) -> ArrayT:
     """The same as forward contractions: x is correlated with w, so dx is dy convolved with it, taps turned around."""
     planned = [phase.plan for phase in phases if phase.plan]
-    if is_floating(w.dtype, xp=xp) and not is_finite(w, xp=xp):  # zeros around dy would make NaN of it
+    # Zeros around dy make NaN of a weight that is not finite. Where reading it would wait for a device or break a
+    # trace, `is_finite` returns True unchecked: there, what `options` tells of such weights holds.
+    if is_floating(w.dtype, xp=xp) and not is_finite(w, xp=xp):
         return input_grad(dy, w, bias, dtype, geometry, planned[0].lowered(geometry, "x"), threads, xp=xp)
     summing = dtype if all(_summing(plan, w, dtype) == dtype for plan in planned) else w.dtype
     if len(planned) == len(phases):
@@ -238,7 +244,7 @@ def _fill(
 ) -> ArrayT:
     """`out` part by part, and round by round through what is summed."""
     parts = plan.parts
-    if parts.count == 1:  # the shortest way, for where a call is all that counts
+    if parts.count == 1 and not plan.overlapping:  # the shortest way, for where a call is all that counts
         return put(out, *work((parts[0], _weights(parts[0], filters, plan, kept, xp=xp))), xp=xp)
     rounds = parts.counts[parts.rounds]
     size, threads = parts.count // rounds, plan.threads(threads)
@@ -252,7 +258,7 @@ def _fill(
                 yield part, W
 
     for i in range(rounds):
-        out = side_by_side(out, add if i else put, work, jobs(size * i), threads, xp=xp)
+        out = side_by_side(out, add if i or plan.overlapping else put, work, jobs(size * i), threads, xp=xp)
     return out
 
 

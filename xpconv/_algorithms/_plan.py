@@ -54,6 +54,7 @@ class Plan:
     basis: Basis
     parts: Parts
     largest: Geometry  # of the parts
+    overlapping: bool  # whether parts of the result share elements, and are added one after the other
     chains: int  # of the weights' gradient: how many sums are made side by side
     part_bytes: int  # at most, for one part
     shared_bytes: int  # for what all parts share
@@ -62,7 +63,9 @@ class Plan:
     block: int
 
     def threads(self, wanted: int) -> int:
-        """As many as there is work and workspace for; none for a single part, which BLAS may have to itself."""
+        """As many as there is work and workspace for; none for parts one by one, for which BLAS has its own."""
+        if self.overlapping:
+            return 0
         room = (self.workspace - self.shared_bytes) // max(self.part_bytes, 1)
         weights_are_open = self.parts.rounds == GROUPS  # nothing is summed from round to round
         jobs = self.chains * self.weight_cuts if weights_are_open else self.parts.count
@@ -110,7 +113,7 @@ def plan(
 
     About as many are the most where each takes time to compile, whatever the workspace.
     """
-    by_input, channels = slot == "x", _CHANNELS[slot]
+    channels = _CHANNELS[slot]
     positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
 
     def weight_bytes(part: Geometry) -> int:
@@ -123,17 +126,26 @@ def plan(
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
         return item_bytes * (padded + x + y)
 
-    room = workspace // 8 if slot == "w" else workspace // 4
-    steps = cut(geometry, lambda part: weight_bytes(part) <= room, channels, by_input=by_input)
     # Four parts for the threads, which overlap a little, but none so small that Python takes longer than its work.
     limit = max(min(block, max(part_bytes(geometry) * 5 // 16, 2**20)), part_bytes(geometry) // most)
-    inner = (SAMPLES, INPUTS, *positions) if by_input else (SAMPLES, *positions, INPUTS)
-    units = () if by_input else basis.unit(geometry)
-    steps = cut(
-        geometry, lambda part: part_bytes(part) <= limit, (GROUPS, *inner, OUTPUTS), steps, units, by_input=by_input
-    )
-    parts = Parts(geometry, steps, by_input, GROUPS if slot == "w" else channels[-1])
-    part = largest(geometry, steps, by_input)
+
+    def parted(by_input: bool) -> Parts:
+        room = workspace // 8 if slot == "w" else workspace // 4
+        steps = cut(geometry, weight_bytes, room, channels, by_input=by_input)
+        inner = (SAMPLES, INPUTS, *positions) if by_input else (SAMPLES, *positions, INPUTS)
+        units = () if by_input else basis.unit(geometry)
+        steps = cut(geometry, part_bytes, limit, (GROUPS, *inner, OUTPUTS), steps, units, by_input=by_input)
+        return Parts(geometry, steps, by_input, GROUPS if slot == "w" else channels[-1])
+
+    by_input = slot == "x"
+    parts = parted(by_input)
+    part = largest(geometry, parts.steps, by_input)
+    # Parts of the input lie apart, but a long kernel reads each of them with most of its windows. Then parts of the
+    # output are better, although the inputs that they read overlap.
+    overlapping = by_input and (parts.repetition > 2 or part_bytes(part) > limit)
+    if overlapping:
+        parts = parted(by_input=False)
+        part = largest(geometry, parts.steps, by_input=False)
     links, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
     chains, own, shared = 1, weight_bytes(part), 0
     if slot == "w":
@@ -141,4 +153,4 @@ def plan(
         shared = chains * item_bytes * math.prod(geometry.w_shape) if chains > 1 else 0
     elif cuts == 1:
         own, shared = 0, own
-    return Plan(basis, parts, part, chains, part_bytes(part) + own, shared, item_bytes, workspace, block)
+    return Plan(basis, parts, part, overlapping, chains, part_bytes(part) + own, shared, item_bytes, workspace, block)
