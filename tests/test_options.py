@@ -129,6 +129,29 @@ def test_the_workspace_holds(rng, x, w, parameters, dtype, workspace):
             assert peak <= workspace, f"{name}: {peak / 2**20:.1f} MiB beside the result"
 
 
+BORDER = {"padding": 3, "padding_mode": "reflect"}
+BESIDE = {  # how many times the result the input's gradient may take beside the workspace
+    "integers with a border": ("int8", BORDER, 2),
+    "integers, dilated": ("int8", {"input_dilation": 2}, 2),
+    "16 bits with a border": ("float16", BORDER, 2),
+    "16 bits, dilated": ("float16", {"input_dilation": 2}, 4),
+}
+
+
+@pytest.mark.parametrize(("dtype", "parameters", "times"), BESIDE.values(), ids=BESIDE)
+def test_what_the_input_gradient_takes_beside_the_workspace(rng, dtype, parameters, times):
+    x, w = draw(rng, (4, 8, 128, 128), dtype), draw(rng, (8, 8, 3, 3), dtype)
+    workspace = 2**20
+    with options(workspace=workspace):
+        dy = conv(x, w, **parameters)
+        for _ in range(2):  # the first call also remembers how the work is cut
+            tracemalloc.start()
+            result = conv_input_grad(dy, w, input_size=x.shape[2:], **parameters)
+            peak = tracemalloc.get_traced_memory()[1] - result.nbytes
+            tracemalloc.stop()
+    assert peak <= workspace + times * result.nbytes, f"{peak / result.nbytes:.1f} times the result"
+
+
 def test_explain_the_transposed_one_and_forms_of_several_geometries():
     x, w = np.ones((1, 2, 3)), np.ones((2, 1, 1))
     parameters = {"stride": 3, "dilation": 3, "padding": [(5, 2)]}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib import import_module
+from itertools import product
 from sys import modules
 from typing import Any, TypeVar, cast
 
@@ -50,6 +51,7 @@ __all__ = [
     "fourier",
     "has",
     "has_fft",
+    "integer_product",
     "is_bool",
     "is_complex",
     "is_dask_array",
@@ -69,7 +71,6 @@ __all__ = [
     "most_parts",
     "moved",
     "on_device_of",
-    "outer_products",
     "put",
     "quietly",
     "real_parts",
@@ -288,6 +289,7 @@ def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) ->
 
 def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
     """`out` with `block` added at `where`; in place where the library can, so only for arrays of our own."""
+    block = convert(block, out.dtype, xp=xp)
     if _is_writable(out):
         part = out[where]
         part += block  # type: ignore[operator]  # not `out[where] += block`, which has torch copy the sum onto itself
@@ -369,23 +371,47 @@ def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     if a.shape[-1] == 1:
         return xp.multiply(a, b)
     if not isinstance(a, np.ndarray) and _lacks_product(a, xp=xp):
-        return outer_products(a, b, xp=xp)
+        return integer_product(a, b, xp=xp)
     if a.ndim == 3 and a.shape[0] == 1:
         return xp.matmul(a[0, ...], b[0, ...])[None, ...]
     return xp.matmul(a, b)
 
 
 def _lacks_product(a: Any, *, xp: Namespace) -> bool:
-    """torch multiplies no matrices of integers on a GPU."""
+    """torch multiplies no matrices of integers elsewhere than on a CPU."""
     return is_torch_array(a) and a.device.type != "cpu" and is_kind(cast(Any, xp), a.dtype, "integral")
 
 
-def outer_products(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
-    """The same, one k after the other."""
-    total: ArrayT = xp.zeros((*a.shape[:-1], b.shape[-1]), dtype=a.dtype, device=device(a))
-    for k in range(a.shape[-1]):
-        total = xp.add(total, xp.multiply(a[..., k : k + 1], b[..., k : k + 1, :]))
-    return total
+def integer_product(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
+    """The product of integers, wrapping around in their dtype, by products in floating point that are exact.
+
+    Each number is a sum of limbs, which are digits to a base of 2**16: a = sum over i of a_i 2**(16 i). A product of
+    two limbs is at most 2**32, so float64, which has 53 bits, adds 2**21 of them without rounding. Limbs whose product
+    lies beyond the bits of the dtype are left out. Without float64, limbs of 8 bits are multiplied in float32.
+    """
+    dtype, bits = a.dtype, cast(Any, xp).iinfo(a.dtype).bits
+    wide = "float64" not in lacking(a, xp=xp)
+    limb, digits, floating = (16, 53, xp.float64) if wide else (8, 24, xp.float32)
+    count, most = -(-bits // limb), 2 ** (digits - 2 * limb)
+    total: ArrayT = xp.zeros((*a.shape[:-1], b.shape[-1]), dtype=xp.int64, device=device(a))
+    for start in range(0, a.shape[-1], most):
+        stop = min(start + most, a.shape[-1])
+        left = _limbs(a[..., start:stop], limb, count, floating, xp=xp)
+        right = _limbs(b[..., start:stop, :], limb, count, floating, xp=xp)
+        for i, j in product(range(count), range(count)):
+            if i + j < count:
+                part = xp.astype(matmul(left[i], right[j], xp=xp), xp.int64)
+                total = xp.add(total, xp.bitwise_left_shift(part, limb * (i + j)))
+    return convert(total, dtype, xp=xp)
+
+
+def _limbs(x: ArrayT, limb: int, count: int, dtype: Any, *, xp: Namespace) -> list[ArrayT]:
+    """The limbs of integers, the lowest first; the highest has their sign."""
+    x, limbs = convert(x, xp.int64, xp=xp), []
+    for _ in range(count - 1):
+        limbs.append(xp.astype(xp.bitwise_and(x, 2**limb - 1), dtype))
+        x = xp.bitwise_right_shift(x, limb)
+    return [*limbs, xp.astype(x, dtype)]
 
 
 def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
