@@ -35,6 +35,7 @@ __all__ = [
     "add",
     "agree",
     "as_dtype",
+    "at_a_time",
     "block_bytes",
     "brought",
     "can_look",
@@ -43,6 +44,7 @@ __all__ = [
     "complex_of",
     "complex_of_sum",
     "conj",
+    "constant",
     "convert",
     "creation",
     "device",
@@ -278,6 +280,42 @@ def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps
     return None
 
 
+def constant(make: Callable[..., Any], *sizes: Any, like: ArrayT, xp: Namespace) -> ArrayT:
+    """A NumPy array that depends on sizes alone, made by `make(*sizes)`, in the library and dtype of another array.
+
+    Copied to a device once, and kept there: for each device, and for each stream of work on it, since what one stream
+    copies another may not wait for. Not kept where arrays may be those of a trace, which end with it.
+    """
+    place = _stream(like)
+    key = make, sizes, str(like.dtype), place
+    kept = None if place is None else _constants.get(key)
+    if kept is None:
+        kept = xp.asarray(make(*sizes), dtype=like.dtype, device=device(like))
+        if place is not None:
+            if len(_constants) >= MOST_CONSTANTS:
+                _constants.clear()
+            _constants[key] = kept
+    return cast(ArrayT, kept)
+
+
+MOST_CONSTANTS = 64
+_constants: dict[Any, Any] = {}
+
+
+def _stream(x: Any) -> tuple[object, ...] | None:
+    """The device where x lies and the stream that works on it now; None where nothing may be kept from call to call."""
+    if isinstance(x, np.ndarray):
+        return ("numpy",)
+    if is_cupy_array(x):
+        cupy = array_api_compat.array_namespace(x)
+        return "cupy", int(x.device), cupy.cuda.get_current_stream().ptr
+    if is_torch_array(x) and is_whole(x):
+        cuda = x.device.type == "cuda"
+        torch = array_api_compat.array_namespace(x)
+        return "torch", str(x.device), torch.cuda.current_stream(x.device).cuda_stream if cuda else 0
+    return None
+
+
 def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
     """`out` with `block` written at `where`; in place where the library can, so only for arrays of our own."""
     block = convert(block, out.dtype, xp=xp)
@@ -478,12 +516,17 @@ def can_look(x: ArrayT) -> bool:
     """Whether the values of x are at hand: not on a device that works on its own, not in a trace or a lazy graph."""
     if isinstance(x, np.ndarray):
         return True
-    if is_torch_array(x):  # what stands for a tensor while torch compiles is of a type of its own
-        torch: Any = array_api_compat.array_namespace(x)
-        return cast(Any, x).device.type == "cpu" and type(x) in (torch.Tensor, torch.nn.Parameter)
+    if is_torch_array(x):
+        return cast(Any, x).device.type == "cpu" and is_whole(x)
     if is_cupy_array(x):
         return False
     return not array_api_compat.is_lazy_array(x)
+
+
+def is_whole(x: Any) -> bool:
+    """Whether one of torch's tensors has values: what stands for one while torch compiles is of a type of its own."""
+    torch: Any = array_api_compat.array_namespace(x)
+    return type(x) in (torch.Tensor, torch.nn.Parameter)
 
 
 def block_bytes(x: ArrayT, workspace: int) -> int:
@@ -520,6 +563,11 @@ def chunked_like(x: ArrayT, like: ArrayT | None) -> ArrayT:
 def item_bytes(dtype: Any) -> int:
     """How many bytes one number takes; the most that is common where the library does not say."""
     return int(getattr(dtype, "itemsize", 16))
+
+
+def at_a_time(x: ArrayT, threads: int) -> int:
+    """How many parts `side_by_side` makes at the same time, at most: one where the arrays are not NumPy's."""
+    return threads if isinstance(x, np.ndarray) else 1
 
 
 def side_by_side(
