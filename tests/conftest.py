@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis
 import numpy as np
 import pytest
+import torch
 from support import CPU, Backend
 
 # A backend has no state that one example could leave to the next, so a fixture for a whole test will do.
@@ -16,6 +17,9 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 hypothesis.settings.load_profile("xpconv")
+
+# torch starts threads for the smallest tensors, which cost ten times what they save. No test here is about them.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
