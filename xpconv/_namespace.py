@@ -50,6 +50,7 @@ __all__ = [
     "device",
     "device_number",
     "flip",
+    "float_bits",
     "fourier",
     "has",
     "has_fft",
@@ -78,6 +79,7 @@ __all__ = [
     "real_parts",
     "side_by_side",
     "strided_view",
+    "total",
 ]
 
 S = TypeVar("S")
@@ -145,7 +147,7 @@ def is_supported(xp: Any, dtype: Any) -> bool:
         if is_kind(xp, dtype, "integral"):
             return True
         real = is_kind(xp, dtype, "real floating")
-        return (real or is_kind(xp, dtype, "complex floating")) and xp.finfo(dtype).bits in (16, 32, 64)[not real :]
+        return (real or is_kind(xp, dtype, "complex floating")) and float_bits(xp, dtype) in (16, 32, 64)[not real :]
     except Exception:  # a dtype that the standard does not know
         return False
 
@@ -459,7 +461,25 @@ def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
 
 @lru_cache
 def is_kind(xp: Any, dtype: Any, kind: str) -> bool:
-    return bool(xp.isdtype(dtype, kind))
+    return kind == "real floating" if _is_bfloat16(dtype) else bool(xp.isdtype(dtype, kind))
+
+
+@lru_cache
+def float_bits(xp: Any, dtype: Any) -> int:
+    """How many bits a real number, or each part of a complex one, has."""
+    return 16 if _is_bfloat16(dtype) else int(xp.finfo(dtype).bits)
+
+
+def _is_bfloat16(dtype: Any) -> bool:
+    """Whether it is the dtype that the package ml_dtypes adds to NumPy, CuPy and JAX: NumPy takes it for no number."""
+    return isinstance(dtype, np.dtype) and dtype.name == "bfloat16"
+
+
+def total(x: ArrayT, axes: tuple[int, ...], dtype: Any, *, xp: Namespace) -> ArrayT:
+    """The sum over axes, added up in a dtype; None is the library's choice."""
+    if _is_bfloat16(x.dtype):  # CuPy has no sums of them
+        x = convert(x, dtype, xp=xp)
+    return xp.sum(x, axis=axes, dtype=dtype)
 
 
 def is_real(x: ArrayT, *, xp: Namespace) -> bool:

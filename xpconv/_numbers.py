@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ._namespace import as_dtype, has, is_complex, is_kind, is_supported
+from ._namespace import as_dtype, float_bits, has, is_complex, is_kind, is_supported
 from ._typing import Namespace
 
 __all__ = ["Numbers", "accumulating", "exact", "real_dtype", "result", "working"]
@@ -62,8 +62,8 @@ def _holds(xp: Any, wide: Any, dtype: Any) -> bool:
         return bool(ours.min <= theirs.min and theirs.max <= ours.max)
     if is_kind(xp, wide, "integral") or is_kind(xp, dtype, "integral"):
         return False
-    ours, theirs = xp.finfo(wide), xp.finfo(dtype)
-    return bool(ours.bits > theirs.bits or (ours.bits == theirs.bits > 16))
+    ours, theirs = float_bits(xp, wide), float_bits(xp, dtype)
+    return ours > theirs or ours == theirs > 16
 
 
 class Numbers(NamedTuple):
@@ -93,7 +93,7 @@ def working(xp: Any, lacks: frozenset[str], *dtypes: Any) -> Any:
             return _named(xp, "float64")  # exact to 2**37 products, by BLAS, on GPUs too; or float32, see `exact`
         widest = dtypes[bits.index(max(bits))]
         return widest if _multiplies(xp, widest) else _named(xp, "int64")  # which wraps around to the same
-    bits = [xp.finfo(dtype).bits for dtype in dtypes]
+    bits = [float_bits(xp, dtype) for dtype in dtypes]
     if min(bits) == max(bits) > 16:
         return dtypes[0]
     wide, real = max(bits) == 64, not is_complex(dtypes[0], xp=xp)
