@@ -327,6 +327,15 @@ def test_bfloat16_of_numpy_arrays():
         xpconv.conv(eighth, eighth)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_an_infinite_imaginary_part_leaves_the_real_part_alone(jit):
+    x = jnp.asarray([[[complex(2, np.inf), complex(-1, -np.inf), complex(3, np.nan), 4 + 5j]]])
+    weight = jnp.full((1, 1, 1), 3.0, dtype=jnp.real(x).dtype)
+    y = np.asarray((jax.jit(xpconv.conv) if jit else xpconv.conv)(x, weight))
+    np.testing.assert_array_equal(y.real, [[[6, -3, 9, 12]]])
+    np.testing.assert_array_equal(y.imag, [[[np.inf, -np.inf, np.nan, 15]]])
+
+
 # Transformed by JAX. What it does not see through are only the keywords.
 
 
