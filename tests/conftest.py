@@ -25,8 +25,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    names = config.getoption("--backends").split(",")
+    if {"cupy", "cupy:standin"} <= {*names}:
+        raise pytest.UsageError("CuPy and its stand-in have one name: ask for one of cupy and cupy:standin at a time")
     try:
-        config.backends = [Backend.named(name) for name in config.getoption("--backends").split(",")]
+        config.backends = [Backend.named(name) for name in names]
     except LookupError as error:
         raise pytest.UsageError(str(error)) from None
 

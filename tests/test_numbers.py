@@ -39,7 +39,8 @@ def halves(backend):
 
 def as_half(backend, values, name):
     """The values, which are numbers of that dtype, as such an array; read-only where the backend is."""
-    array = backend.xp.astype(backend.array(values.astype("float32")), getattr(backend.xp, name))
+    with backend.here():
+        array = backend.xp.astype(backend.array(values.astype("float32")), getattr(backend.xp, name))
     if backend.name == "numpy:readonly":
         array.flags.writeable = False
     return array
@@ -48,7 +49,8 @@ def as_half(backend, values, name):
 def as_float64(backend, array, name):
     """The values of such an array, after a check that it is one."""
     assert array.dtype == getattr(backend.xp, name)
-    return backend.numpy(backend.xp.astype(array, backend.xp.float64))
+    with backend.here():
+        return backend.numpy(backend.xp.astype(array, backend.xp.float64))
 
 
 def rounded(values, name):
@@ -558,7 +560,8 @@ def test_nothing_else_is_promoted(backend, x_dtype, w_dtype):
 def test_outer_products_are_matmul(backend, rng, dtype, a, b):
     xp = backend.xp
     a, b = (backend.array(any_integers(rng, shape, dtype)) for shape in (a, b))
-    product_ = backend.numpy(outer_products(a, b, xp=xp))
+    with backend.here():
+        product_ = backend.numpy(outer_products(a, b, xp=xp))
     assert product_.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(product_, np.matmul(backend.numpy(a), backend.numpy(b)))
 
