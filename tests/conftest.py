@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis
 import numpy as np
 import pytest
+import torch
 from support import CPU, Backend
 
 # A backend has no state that one example could leave to the next, so a fixture for a whole test will do.
@@ -17,6 +18,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("xpconv")
 
+# torch starts threads for the smallest tensors, which cost ten times what they save. No test here is about them.
+torch.set_num_threads(1)
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -25,6 +29,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "writable_too: where NumPy's read-only arrays are tested, the test runs on writable ones as well"
+    )
     names = config.getoption("--backends").split(",")
     if {"cupy", "cupy:standin"} <= {*names}:
         raise pytest.UsageError("CuPy and its stand-in have one name: ask for one of cupy and cupy:standin at a time")
@@ -38,9 +45,18 @@ def pytest_report_header(config):
     return [f"backend: {backend}" for backend in config.backends]
 
 
+def with_writable(backends):
+    """Of NumPy both, where only the read-only one was asked for."""
+    names = {backend.name for backend in backends}
+    wanting = "numpy:readonly" in names and "numpy" not in names
+    return [Backend.named("numpy"), *backends] if wanting else backends
+
+
 def pytest_generate_tests(metafunc):
     if "backend" in metafunc.fixturenames:
         backends = metafunc.config.backends
+        if metafunc.definition.get_closest_marker("writable_too"):
+            backends = with_writable(backends)
         metafunc.parametrize("backend", backends, ids=[backend.name for backend in backends], indirect=True)
     if "library" in metafunc.fixturenames:
         names = [backend.name.partition(":")[0] for backend in metafunc.config.backends]

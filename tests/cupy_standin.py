@@ -10,6 +10,7 @@ speed, and it cannot find mistakes that only happen while the host runs ahead of
 
 from __future__ import annotations
 
+import runpy
 import sys
 import threading
 import warnings
@@ -108,6 +109,12 @@ class Device:
             raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
         _current.device = self.id
         return self
+
+
+class Stream:
+    """The default stream, the only one."""
+
+    ptr = 0
 
 
 # Arrays.
@@ -542,7 +549,7 @@ def modules():
         | {name: _Absent() for name in ("round", "tensordot")}
         | FUNCTIONS,
         "cupy._util": {"PerformanceWarning": PerformanceWarning},
-        "cupy.cuda": {"Device": Device},
+        "cupy.cuda": {"Device": Device, "Stream": Stream, "get_current_stream": lambda device_id=-1: Stream()},
         "cupy.cuda.device": {"Device": Device},
         "cupy.fft": TRANSFORMS,
         "cupy.linalg": {"lstsq": _Absent()},
@@ -569,3 +576,9 @@ def install():
 def stands_for(module):
     """Whether a module is the stand-in, and not CuPy itself."""
     return getattr(module, "ndarray", None) is ndarray
+
+
+if __name__ == "__main__":  # run a program with the stand-in: python cupy_standin.py program.py arguments
+    install()
+    sys.argv.pop(0)
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import array_api_compat
 import cupy_standin
 import numpy as np
 
-CPU = ("numpy", "numpy:readonly", "array_api_strict", "torch", "cupy:standin")
+# Of NumPy, arrays that nobody can write to: to write to one is an error, where elsewhere a comparison has to notice it.
+CPU = ("numpy:readonly", "array_api_strict", "torch", "cupy:standin")
 GPU = ("cupy", "torch:cuda")
+ALL = ("numpy", *CPU, *GPU)
 NOT_ON_THE_HOST = (*GPU, "cupy:standin")
 
 
@@ -28,8 +33,8 @@ class Backend:
     def named(cls, name: str) -> Backend:
         """The backend of that name, or an error that says why it cannot run: it never goes missing silently."""
         library, _, variant = name.partition(":")
-        if name not in CPU + GPU:
-            raise LookupError(f"there is no backend {name!r}: there are {', '.join(CPU + GPU)}")
+        if name not in ALL:
+            raise LookupError(f"there is no backend {name!r}: there are {', '.join(ALL)}")
         try:
             if variant == "standin":
                 cupy_standin.install()
@@ -103,6 +108,22 @@ class Backend:
         if self.name == "array_api_strict":
             array = array_api_compat.to_device(array, self.xp.Device("CPU_DEVICE"))
         return np.asarray(array_api_compat.to_device(array, "cpu") if not self.can_look else array)
+
+
+def run_example(name: str, *arguments: object, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    """What an example of the documentation prints, called with these arguments in a process of its own.
+
+    CuPy is there what it is here.
+    """
+    example = Path(__file__).parents[1] / "docs" / "examples" / name
+    standin = [cupy_standin.__file__] if cupy_standin.stands_for(sys.modules.get("cupy")) else []
+    command = [sys.executable, *standin, str(example), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+
+
+def digits_read(output: str) -> float:
+    """How many of the digits that it has not seen the example of the digits reads, in percent."""
+    return float(output.partition("held-out fifth: ")[2].partition("%")[0])
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -111,6 +111,7 @@ def test_against_the_loop(backend, rng, name, dtype):
         assert backend.numpy(operand).tobytes() == copy.tobytes()
 
 
+@pytest.mark.writable_too
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_single_gradients_are_those_of_conv_backward(backend, rng, case):
     dy, x, w = (backend.array(draw(rng, shape, "float64")) for shape in (case.y_shape(), case.x, case.w))
@@ -207,6 +208,7 @@ def test_an_input_of_padding_alone(backend):
     np.testing.assert_array_equal(backend.numpy(dw), np.zeros((1, 1, 2, 2)))
 
 
+@pytest.mark.writable_too
 @pytest.mark.usefixtures("blocks")
 def test_views_of_any_strides(backend, rng):
     xp, parameters = backend.xp, {"stride": 2, "padding": "same"}
@@ -236,6 +238,7 @@ def test_views_of_any_strides(backend, rng):
             np.testing.assert_allclose(backend.numpy(result), values, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.writable_too
 def test_one_broadcast_value_for_all(backend):
     xp = backend.xp
     x = xp.broadcast_to(backend.array(np.ones((1, 1, 1, 1))), (2, 3, 5, 5))

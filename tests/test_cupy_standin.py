@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -31,13 +32,13 @@ def array(*shape, dtype="float64"):
 
 
 def signature(function):
-    """Parameters, which for a method of CuPy's are in the first line of its documentation."""
+    """Parameters, which for what CuPy has from Cython are in the first line of its documentation."""
     if type(function).__name__ == "ufunc":
         return "ufunc"
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:
-        head = function.__doc__.splitlines()[0].partition(".")[2].partition(" -> ")[0].replace("Py_ssize_t ", "")
+        head = re.sub(r"^\w+\.|\b(int|Py_ssize_t) | -> .*", "", function.__doc__.splitlines()[0])
         scope = {}
         exec(f"def {head}: pass", scope)
         parameters = inspect.signature(scope[head.partition("(")[0]]).parameters.values()

@@ -6,7 +6,7 @@ All numbers are whole, and lowering adds and multiplies nothing but these: equal
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import cycle, permutations
 
 import array_api_strict
 import numpy as np
@@ -556,8 +556,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-@pytest.mark.parametrize(("name", "slot"), SLOTS)
+# Each kind in one slot, and each slot with one kind, which takes turns.
+NOT_PLAIN = [
+    *(("conv", "x", kind) for kind in REFUSED),
+    *((*slot, kind) for slot, kind in zip(SLOTS, cycle(reversed(REFUSED)))),
+]
+
+
+@pytest.mark.parametrize(("name", "slot", "kind"), NOT_PLAIN)
 def test_what_is_no_plain_array(name, slot, kind):
     """In the place of each operand; and nothing is changed."""
     call, slots = {**CALLS, **ALONE, **LAYERS}[name]

@@ -683,6 +683,7 @@ def test_a_layer_is_a_conv_by_its_class():
     assert all(issubclass(kind, xpconv.ConvTranspose) for kind in transposed)
 
 
+@pytest.mark.writable_too
 def test_filters_are_transformed_once_and_again_when_they_change(backend, rng, monkeypatch):
     made, original = [], Winograd.ew
 
@@ -761,6 +762,7 @@ def test_what_is_kept_belongs_to_an_algorithm(rng):
             np.testing.assert_array_equal(layer.forward(x), conv(x, layer.weight))
 
 
+@pytest.mark.writable_too
 @pytest.mark.parametrize("method", ["auto", "lowering", "winograd", "banded", "fft"])
 @pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
 def test_weights_may_be_changed_in_place(backend, rng, kind, method):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import product
 
+import array_api_compat
+import array_api_strict
 import numpy as np
 import oracle
 import pytest
@@ -19,7 +21,7 @@ from xpconv import (
     conv_weight_grad,
     options,
 )
-from xpconv._namespace import outer_products
+from xpconv._namespace import integer_product
 
 # array-api-strict has no numbers of 16 bits: nothing is to be computed there.
 HALVES = {"numpy": ("float16",), "cupy": ("float16",), "torch": ("float16", "bfloat16"), "array_api_strict": ()}
@@ -553,24 +555,48 @@ def test_nothing_else_is_promoted(backend, x_dtype, w_dtype):
 # Where a library multiplies no matrices of integers.
 
 
-@pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "uint8"])
-@pytest.mark.parametrize(
-    ("a", "b"), [((1, 3, 4), (1, 4, 5)), ((2, 3, 1, 7), (2, 3, 7, 2)), ((2, 3, 0), (2, 0, 4)), ((0, 2, 3), (0, 3, 2))]
-)
-def test_outer_products_are_matmul(backend, rng, dtype, a, b):
+SIZES = [((1, 3, 4), (1, 4, 5)), ((2, 3, 1, 7), (2, 3, 7, 2)), ((2, 3, 0), (2, 0, 4)), ((0, 2, 3), (0, 3, 2))]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint8"])
+@pytest.mark.parametrize(("a", "b"), SIZES)
+def test_products_in_floating_point_are_those_of_integers(backend, rng, dtype, a, b):
     xp = backend.xp
     a, b = (backend.array(any_integers(rng, shape, dtype)) for shape in (a, b))
     with backend.here():
-        product_ = backend.numpy(outer_products(a, b, xp=xp))
-    assert product_.dtype == np.dtype(dtype)
-    np.testing.assert_array_equal(product_, np.matmul(backend.numpy(a), backend.numpy(b)))
+        found = backend.numpy(integer_product(a, b, xp=xp))
+    assert found.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(found, np.matmul(backend.numpy(a), backend.numpy(b)))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "uint32", "uint64"])
+def test_products_of_the_largest_integers(dtype):
+    """The largest limbs of both signs, and more terms than float64 adds at a time without rounding."""
+    limits, terms = np.iinfo(dtype), 2**21 + 3
+    for first, second in product((limits.min, limits.max, limits.max - 2**15), repeat=2):
+        a, b = np.full((1, 1, terms), first, dtype), np.full((1, terms, 1), second, dtype)
+        wrapped = int(first) * int(second) * terms % 2**limits.bits
+        found = integer_product(a, b, xp=np).item()
+        assert found % 2**limits.bits == wrapped
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint16", "uint64"])
+def test_products_of_integers_without_float64(rng, dtype):
+    """In limbs of 8 bits, of which float32 adds 256 products at a time without rounding."""
+    xp = array_api_compat.array_namespace(array_api_strict.asarray(0))
+    device = xp.Device("no_float64")
+    a, b = (any_integers(rng, shape, dtype) for shape in ((2, 3, 300), (2, 300, 2)))
+    found = integer_product(*(xp.asarray(one, device=device) for one in (a, b)), xp=xp)
+    assert found.device == device
+    assert found.dtype == getattr(xp, dtype)
+    np.testing.assert_array_equal(np.asarray(found.to_device(xp.Device("CPU_DEVICE"))), np.matmul(a, b))
 
 
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_convolutions_without_products_of_matrices(backend, rng, monkeypatch, dtype):
     """The way of torch on a GPU, taken everywhere but on NumPy."""
-    monkeypatch.setattr("xpconv._namespace._lacks_product", lambda *_, **__: True)
+    monkeypatch.setattr("xpconv._namespace._lacks_product", lambda a, *, xp: xp.isdtype(a.dtype, "integral"))
     operands = [any_integers(rng, shape, dtype) for shape in ((2, 4, 5), (2, 4, 8), (4, 2, 3), (4,))]
     expected = in_python(*operands, stride=2, lo=2, groups=2)
     said = {"stride": 2, "padding": [(2, 1)], "groups": 2}

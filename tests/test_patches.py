@@ -382,6 +382,7 @@ def test_nan_and_inf_reach_just_what_sees_them(backend):
 # Nothing of the caller's.
 
 
+@pytest.mark.writable_too
 @pytest.mark.parametrize(
     ("kernel", "parameters"),
     [((1, 1), {}), ((1, 1), {"stride": 2}), ((3, 4), {}), ((2, 2), {}), ((1, 1), {"padding_mode": "circular"})],
@@ -410,6 +411,7 @@ def test_results_are_fresh(backend, rng, kernel, parameters):
         assert not np.shares_memory(folded, c)
 
 
+@pytest.mark.writable_too
 def test_views_of_any_strides(backend, rng):
     values = whole_numbers(rng, (2, 4, 6, 5))
     x = backend.xp.permute_dims(backend.array(np.ascontiguousarray(values.transpose(3, 1, 0, 2))), (2, 1, 3, 0))

@@ -32,15 +32,6 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("device", devices or ["cpu"])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """For products as small as these, threads cost ten times what they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def tensor(rng, device):
     """A maker of tensors of normal numbers."""

@@ -29,8 +29,9 @@ from ._namespace import (
     is_floating,
     is_torch_namespace,
     lacking,
+    total,
 )
-from ._numbers import Numbers, result, working
+from ._numbers import Numbers, exact, result, working
 from ._options import Options, current
 from ._parameters import Parameters, is_certain
 from ._slots import fill
@@ -139,7 +140,7 @@ class Call:
     ) -> ArrayT:
         """The same without a tape. A gradient is one of the conjugate of the operand that it shares with y."""
         conjugated, numbers = None if slot == "y" else 1, self.numbers
-        work = numbers.forward if slot == "y" else numbers.backward
+        work = self.work(slot, bias)
         a, b = self._in(a), self._in(b) if slot == "w" else self._filters(self._taken(b))
         if self.transposed and slot == "w":
             a, b, conjugated = b, a, 0
@@ -154,6 +155,15 @@ class Call:
             return self._filters(out)
         out = self._out(out)
         return chunked_like(out, like) if self.chunked else out
+
+    def work(self, slot: str, bias: ArrayT | None = None) -> Any:
+        """The dtype to multiply and add in for the slot "y", "x" or "w", as the caller names them."""
+        xp, (x, w, y, forward, backward, _) = self.xp, self.numbers
+        work = forward if slot == "y" else backward
+        if is_floating(y, xp=xp) or not is_floating(work, xp=xp):
+            return work
+        first, second = {"y": (x, w), "x": (y, w), "w": (y, x)}[slot]
+        return exact(xp, self.form.terms(self._own(slot)), first, second, None if bias is None else bias.dtype)
 
     def mapped(self, axis: str, times: int) -> Call:
         """The same for so many arrays at once, as "samples" on an axis in front, or as "groups" of the channels."""
@@ -172,7 +182,7 @@ class Call:
             wide = None if wide == dtype else wide
         else:
             wide = dtype if "int64" in lacks else xp.int64
-        db = xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=wide)
+        db = total(dy, (0, *range(2, dy.ndim)), wide, xp=xp)
         return convert(db, dtype, xp=xp)
 
     def nothing_but(self, bias: ArrayT | None, like: ArrayT) -> ArrayT:
@@ -183,8 +193,7 @@ class Call:
 
     def ways(self, slot: str, geometry: Geometry, like: ArrayT, options: Options) -> list[Choice]:
         """How a part of the form can fill a slot, the chosen way first."""
-        numbers = self.numbers
-        work = numbers.forward if slot == ("x" if self.transposed else "y") else numbers.backward
+        numbers, work = self.numbers, self.work(self._own(slot))
         return ways(like, work, is_floating(numbers.y, xp=self.xp), geometry, slot, options, xp=self.xp)
 
     def _own(self, slot: str) -> str:

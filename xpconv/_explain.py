@@ -9,8 +9,8 @@ from typing import NamedTuple, Unpack
 from . import _algorithms as algorithms
 from ._call import Call
 from ._geometry import Geometry, PerAxis
-from ._namespace import agree, is_dask_namespace
-from ._options import Options, current
+from ._namespace import agree, at_a_time, is_dask_namespace
+from ._options import current
 from ._parameters import Given, Parameters, spelled
 from ._typing import ArrayT
 
@@ -138,16 +138,17 @@ def explain(
         raise TypeError("x and weight must be of a library that computes, as the blocks of dask's are: got dask.array")
     call = Call.of(x, weight, Parameters.of(parameters), (output_padding, output_size) if transposed else None, xp=xp)
     options, geometry = current(), call.form.geometry
+    threads = at_a_time(x, options.threads)
     slots = "xyw" if transposed else "yxw"
     made = tuple(
-        _contraction(name, [call.ways(slot, part, x, options) for part in call.form.parts(slot)], options)
+        _contraction(name, [call.ways(slot, part, x, options) for part in call.form.parts(slot)], threads)
         for slot, name in zip(slots, _NAMES, strict=True)
     )
     direct = 2 * math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
     return Explanation(_in_words(geometry), direct, made)
 
 
-def _contraction(name: str, parts: list[list[algorithms.Choice]], options: Options) -> Contraction:
+def _contraction(name: str, parts: list[list[algorithms.Choice]], threads: int) -> Contraction:
     """Of the ways to make each part of a form, the chosen one first."""
     chosen = [ways[0] for ways in parts]
     plans = [plan for choice in chosen for plan in choice.plans]
@@ -156,9 +157,9 @@ def _contraction(name: str, parts: list[list[algorithms.Choice]], options: Optio
         "; ".join(dict.fromkeys(choice.name for choice in chosen)),
         sum(plan.parts.count for plan in plans),
         max((plan.part_bytes for plan in plans), default=0),
-        max((max(plan.threads(options.threads), 1) for plan in plans), default=1),
+        max((max(plan.threads(threads), 1) for plan in plans), default=1),
         sum(plan.flops for plan in plans),
-        max((plan.bytes(options.threads) for plan in plans), default=0),
+        max((plan.bytes(threads) for plan in plans), default=0),
         sum(choice.seconds for choice in chosen),
         {way.name: way.seconds for way in parts[0][1:]} if len(parts) == 1 else {},
     )

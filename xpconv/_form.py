@@ -9,6 +9,7 @@ that are padded with zeros or not at all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -99,6 +100,18 @@ class Form:
     def shape(self, slot: str) -> tuple[int, ...]:
         """Of what fills the slot "y", "x" or "w"."""
         return {"y": self.geometry.y_shape, "x": self.x_shape, "w": self.geometry.w_shape}[slot]
+
+    def terms(self, slot: str) -> int:
+        """At most so many products are added up to one number of the slot "y", "x" or "w"."""
+        geometry = self.geometry
+        if slot == "w":
+            return geometry.samples * geometry.positions
+        if slot == "y":
+            return geometry.inputs * geometry.taps
+        # With a border, an input stands at several places of an axis: its own and at most all of the border's.
+        bordered = (axis for axis, mode in zip(geometry.axes, self.modes, strict=True) if mode != "zeros")
+        places = math.prod(max(axis.lo, 0) + max(axis.hi, 0) + 1 for axis in bordered)
+        return geometry.outputs * geometry.taps * places
 
     @cached_property
     def without_border(self) -> Form:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib import import_module
+from itertools import product
 from sys import modules
 from typing import Any, TypeVar, cast
 
@@ -34,6 +35,7 @@ __all__ = [
     "add",
     "agree",
     "as_dtype",
+    "at_a_time",
     "block_bytes",
     "brought",
     "can_look",
@@ -42,14 +44,17 @@ __all__ = [
     "complex_of",
     "complex_of_sum",
     "conj",
+    "constant",
     "convert",
     "creation",
     "device",
     "device_number",
     "flip",
+    "float_bits",
     "fourier",
     "has",
     "has_fft",
+    "integer_product",
     "is_bool",
     "is_complex",
     "is_dask_array",
@@ -69,12 +74,12 @@ __all__ = [
     "most_parts",
     "moved",
     "on_device_of",
-    "outer_products",
     "put",
     "quietly",
     "real_parts",
     "side_by_side",
     "strided_view",
+    "total",
 ]
 
 S = TypeVar("S")
@@ -142,7 +147,7 @@ def is_supported(xp: Any, dtype: Any) -> bool:
         if is_kind(xp, dtype, "integral"):
             return True
         real = is_kind(xp, dtype, "real floating")
-        return (real or is_kind(xp, dtype, "complex floating")) and xp.finfo(dtype).bits in (16, 32, 64)[not real :]
+        return (real or is_kind(xp, dtype, "complex floating")) and float_bits(xp, dtype) in (16, 32, 64)[not real :]
     except Exception:  # a dtype that the standard does not know
         return False
 
@@ -277,6 +282,42 @@ def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps
     return None
 
 
+def constant(make: Callable[..., Any], *sizes: Any, like: ArrayT, xp: Namespace) -> ArrayT:
+    """A NumPy array that depends on sizes alone, made by `make(*sizes)`, in the library and dtype of another array.
+
+    Copied to a device once, and kept there: for each device, and for each stream of work on it, since what one stream
+    copies another may not wait for. Not kept where arrays may be those of a trace, which end with it.
+    """
+    place = _stream(like)
+    key = make, sizes, str(like.dtype), place
+    kept = None if place is None else _constants.get(key)
+    if kept is None:
+        kept = xp.asarray(make(*sizes), dtype=like.dtype, device=device(like))
+        if place is not None:
+            if len(_constants) >= MOST_CONSTANTS:
+                _constants.clear()
+            _constants[key] = kept
+    return cast(ArrayT, kept)
+
+
+MOST_CONSTANTS = 64
+_constants: dict[Any, Any] = {}
+
+
+def _stream(x: Any) -> tuple[object, ...] | None:
+    """The device where x lies and the stream that works on it now; None where nothing may be kept from call to call."""
+    if isinstance(x, np.ndarray):
+        return ("numpy",)
+    if is_cupy_array(x):
+        cupy = array_api_compat.array_namespace(x)
+        return "cupy", int(x.device), cupy.cuda.get_current_stream().ptr
+    if is_torch_array(x) and is_whole(x):
+        cuda = x.device.type == "cuda"
+        torch = array_api_compat.array_namespace(x)
+        return "torch", str(x.device), torch.cuda.current_stream(x.device).cuda_stream if cuda else 0
+    return None
+
+
 def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
     """`out` with `block` written at `where`; in place where the library can, so only for arrays of our own."""
     block = convert(block, out.dtype, xp=xp)
@@ -288,6 +329,7 @@ def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) ->
 
 def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
     """`out` with `block` added at `where`; in place where the library can, so only for arrays of our own."""
+    block = convert(block, out.dtype, xp=xp)
     if _is_writable(out):
         part = out[where]
         part += block  # type: ignore[operator]  # not `out[where] += block`, which has torch copy the sum onto itself
@@ -369,23 +411,47 @@ def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     if a.shape[-1] == 1:
         return xp.multiply(a, b)
     if not isinstance(a, np.ndarray) and _lacks_product(a, xp=xp):
-        return outer_products(a, b, xp=xp)
+        return integer_product(a, b, xp=xp)
     if a.ndim == 3 and a.shape[0] == 1:
         return xp.matmul(a[0, ...], b[0, ...])[None, ...]
     return xp.matmul(a, b)
 
 
 def _lacks_product(a: Any, *, xp: Namespace) -> bool:
-    """torch multiplies no matrices of integers on a GPU."""
+    """torch multiplies no matrices of integers elsewhere than on a CPU."""
     return is_torch_array(a) and a.device.type != "cpu" and is_kind(cast(Any, xp), a.dtype, "integral")
 
 
-def outer_products(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
-    """The same, one k after the other."""
-    total: ArrayT = xp.zeros((*a.shape[:-1], b.shape[-1]), dtype=a.dtype, device=device(a))
-    for k in range(a.shape[-1]):
-        total = xp.add(total, xp.multiply(a[..., k : k + 1], b[..., k : k + 1, :]))
-    return total
+def integer_product(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
+    """The product of integers, wrapping around in their dtype, by products in floating point that are exact.
+
+    Each number is a sum of limbs, which are digits to a base of 2**16: a = sum over i of a_i 2**(16 i). A product of
+    two limbs is at most 2**32, so float64, which has 53 bits, adds 2**21 of them without rounding. Limbs whose product
+    lies beyond the bits of the dtype are left out. Without float64, limbs of 8 bits are multiplied in float32.
+    """
+    dtype, bits = a.dtype, cast(Any, xp).iinfo(a.dtype).bits
+    wide = "float64" not in lacking(a, xp=xp)
+    limb, digits, floating = (16, 53, xp.float64) if wide else (8, 24, xp.float32)
+    count, most = -(-bits // limb), 2 ** (digits - 2 * limb)
+    total: ArrayT = xp.zeros((*a.shape[:-1], b.shape[-1]), dtype=xp.int64, device=device(a))
+    for start in range(0, a.shape[-1], most):
+        stop = min(start + most, a.shape[-1])
+        left = _limbs(a[..., start:stop], limb, count, floating, xp=xp)
+        right = _limbs(b[..., start:stop, :], limb, count, floating, xp=xp)
+        for i, j in product(range(count), range(count)):
+            if i + j < count:
+                part = xp.astype(matmul(left[i], right[j], xp=xp), xp.int64)
+                total = xp.add(total, xp.bitwise_left_shift(part, limb * (i + j)))
+    return convert(total, dtype, xp=xp)
+
+
+def _limbs(x: ArrayT, limb: int, count: int, dtype: Any, *, xp: Namespace) -> list[ArrayT]:
+    """The limbs of integers, the lowest first; the highest has their sign."""
+    x, limbs = convert(x, xp.int64, xp=xp), []
+    for _ in range(count - 1):
+        limbs.append(xp.astype(xp.bitwise_and(x, 2**limb - 1), dtype))
+        x = xp.bitwise_right_shift(x, limb)
+    return [*limbs, xp.astype(x, dtype)]
 
 
 def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
@@ -395,7 +461,25 @@ def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
 
 @lru_cache
 def is_kind(xp: Any, dtype: Any, kind: str) -> bool:
-    return bool(xp.isdtype(dtype, kind))
+    return kind == "real floating" if _is_bfloat16(dtype) else bool(xp.isdtype(dtype, kind))
+
+
+@lru_cache
+def float_bits(xp: Any, dtype: Any) -> int:
+    """How many bits a real number, or each part of a complex one, has."""
+    return 16 if _is_bfloat16(dtype) else int(xp.finfo(dtype).bits)
+
+
+def _is_bfloat16(dtype: Any) -> bool:
+    """Whether it is the dtype that the package ml_dtypes adds to NumPy, CuPy and JAX: NumPy takes it for no number."""
+    return isinstance(dtype, np.dtype) and dtype.name == "bfloat16"
+
+
+def total(x: ArrayT, axes: tuple[int, ...], dtype: Any, *, xp: Namespace) -> ArrayT:
+    """The sum over axes, added up in a dtype; None is the library's choice."""
+    if _is_bfloat16(x.dtype):  # CuPy has no sums of them
+        x = convert(x, dtype, xp=xp)
+    return xp.sum(x, axis=axes, dtype=dtype)
 
 
 def is_real(x: ArrayT, *, xp: Namespace) -> bool:
@@ -452,12 +536,17 @@ def can_look(x: ArrayT) -> bool:
     """Whether the values of x are at hand: not on a device that works on its own, not in a trace or a lazy graph."""
     if isinstance(x, np.ndarray):
         return True
-    if is_torch_array(x):  # what stands for a tensor while torch compiles is of a type of its own
-        torch: Any = array_api_compat.array_namespace(x)
-        return cast(Any, x).device.type == "cpu" and type(x) in (torch.Tensor, torch.nn.Parameter)
+    if is_torch_array(x):
+        return cast(Any, x).device.type == "cpu" and is_whole(x)
     if is_cupy_array(x):
         return False
     return not array_api_compat.is_lazy_array(x)
+
+
+def is_whole(x: Any) -> bool:
+    """Whether one of torch's tensors has values: what stands for one while torch compiles is of a type of its own."""
+    torch: Any = array_api_compat.array_namespace(x)
+    return type(x) in (torch.Tensor, torch.nn.Parameter)
 
 
 def block_bytes(x: ArrayT, workspace: int) -> int:
@@ -494,6 +583,11 @@ def chunked_like(x: ArrayT, like: ArrayT | None) -> ArrayT:
 def item_bytes(dtype: Any) -> int:
     """How many bytes one number takes; the most that is common where the library does not say."""
     return int(getattr(dtype, "itemsize", 16))
+
+
+def at_a_time(x: ArrayT, threads: int) -> int:
+    """How many parts `side_by_side` makes at the same time, at most: one where the arrays are not NumPy's."""
+    return threads if isinstance(x, np.ndarray) else 1
 
 
 def side_by_side(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ._namespace import as_dtype, has, is_complex, is_kind, is_supported
+from ._namespace import as_dtype, float_bits, has, is_complex, is_kind, is_supported
 from ._typing import Namespace
 
-__all__ = ["Numbers", "real_dtype", "result", "working"]
+__all__ = ["Numbers", "accumulating", "exact", "real_dtype", "result", "working"]
 
 
 @lru_cache
@@ -62,8 +62,8 @@ def _holds(xp: Any, wide: Any, dtype: Any) -> bool:
         return bool(ours.min <= theirs.min and theirs.max <= ours.max)
     if is_kind(xp, wide, "integral") or is_kind(xp, dtype, "integral"):
         return False
-    ours, theirs = xp.finfo(wide), xp.finfo(dtype)
-    return bool(ours.bits > theirs.bits or (ours.bits == theirs.bits > 16))
+    ours, theirs = float_bits(xp, wide), float_bits(xp, dtype)
+    return ours > theirs or ours == theirs > 16
 
 
 class Numbers(NamedTuple):
@@ -90,10 +90,10 @@ def working(xp: Any, lacks: frozenset[str], *dtypes: Any) -> Any:
     if is_kind(xp, dtypes[0], "integral"):
         bits = [xp.iinfo(dtype).bits for dtype in dtypes]
         if max(bits[:2]) == 8 and max(bits) <= 32 and "float64" not in lacks:
-            return _named(xp, "float64")  # exact to 2**37 products, by BLAS, on GPUs too
+            return _named(xp, "float64")  # exact to 2**37 products, by BLAS, on GPUs too; or float32, see `exact`
         widest = dtypes[bits.index(max(bits))]
         return widest if _multiplies(xp, widest) else _named(xp, "int64")  # which wraps around to the same
-    bits = [xp.finfo(dtype).bits for dtype in dtypes]
+    bits = [float_bits(xp, dtype) for dtype in dtypes]
     if min(bits) == max(bits) > 16:
         return dtypes[0]
     wide, real = max(bits) == 64, not is_complex(dtypes[0], xp=xp)
@@ -101,8 +101,32 @@ def working(xp: Any, lacks: frozenset[str], *dtypes: Any) -> Any:
 
 
 @lru_cache
+def exact(xp: Any, terms: int, first: Any, second: Any, added: Any = None) -> Any:
+    """The narrowest dtype for sums of so many products of 8-bit integers, and a number of another dtype, to be exact.
+
+    float32 has 24 bits: room for 1,024 products of int8. Its operands are exact in TF32 as well, which has 11.
+    """
+    largest = terms * _magnitude(xp, first) * _magnitude(xp, second)
+    largest += 0 if added is None else _magnitude(xp, added)
+    return _named(xp, "float32" if largest <= 2**24 else "float64")
+
+
+def _magnitude(xp: Any, dtype: Any) -> int:
+    limits = xp.iinfo(dtype)
+    return max(-int(limits.min), int(limits.max))
+
+
+def accumulating(xp: Any, dtype: Any, work: Any) -> Any:
+    """The dtype to add parts of a result in: what they are worked out in, but integers as what they are to be.
+
+    Sums of integers wrap around to the same in any order.
+    """
+    return dtype if is_kind(xp, dtype, "integral") and _multiplies(xp, dtype) else work
+
+
+@lru_cache
 def _multiplies(xp: Any, dtype: Any) -> bool:
-    """torch stores unsigned integers of more than 8 bits, but does not multiply them."""
+    """torch stores unsigned integers of more than 8 bits, but neither multiplies nor adds them."""
     try:
         one = xp.ones((1, 1), dtype=dtype)
         return bool(xp.matmul(one, one).dtype == dtype)

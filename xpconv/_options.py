@@ -58,8 +58,9 @@ def options(
         libraries to theirs.
     workspace : int, optional
         How many bytes all threads together may take beside the operands and the result; at first 64 MiB, and 1 MiB at
-        least. What one window of one channel spans must fit into it; a dilated input, a border of 16-bit numbers, and
-        real numbers with complex ones take up to twice the result beyond it. Results depend on it in the last digits,
+        least. What one window of one channel spans must fit into it. Up to twice the result is taken beyond it for the
+        input's gradient with a border or a dilated input (up to four times with both 16-bit numbers and a dilated
+        input), and for real numbers with complex ones. Results depend on it in the last digits,
         as they do on the batch size: the sums are cut differently.
     method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
         The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. All but
@@ -71,6 +72,9 @@ def options(
     precision : {"auto", "highest"}, optional
         At first ``"auto"``: the largest error is within 2e-5 of the largest result in float32 and within 1e-13 in
         float64, for operands of zero mean. ``"highest"`` is within 2e-6 in float32; some algorithms are out then.
+        Neither holds in float32 where the library is told to multiply in TF32, which keeps 11 bits of each number: on
+        a GPU by the environment variable ``CUPY_TF32=1``, or by ``torch.backends.cuda.matmul.allow_tf32`` and
+        ``torch.set_float32_matmul_precision``.
 
     Raises
     ------

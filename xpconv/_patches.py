@@ -11,7 +11,7 @@ from ._form import Form
 from ._geometry import Padding, PerAxis, is_listing, per_axis
 from ._layout import Layout
 from ._namespace import add, agree, convert, device, is_bool, is_dask_array, is_torch_array, lacking, library, put
-from ._numbers import working
+from ._numbers import accumulating, working
 from ._padding import border, border_adjoint, pad, pad_adjoint
 from ._parameters import Parameters, public
 from ._typing import ArrayT
@@ -200,7 +200,7 @@ def _added(size: tuple[int, ...], kernel: tuple[int, ...], said: Parameters, col
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
 
     dtype, logical = columns.dtype, is_bool(columns, xp=xp)
-    work = xp.int32 if logical else working(xp, lacking(columns, xp=xp), dtype, dtype)
+    work = xp.int32 if logical else accumulating(xp, dtype, working(xp, lacking(columns, xp=xp), dtype, dtype))
     columns = convert(columns, work, xp=xp)
     if all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes):  # nothing is added: it might be a view
         columns = xp.asarray(columns, dtype=work, device=device(columns), copy=True)

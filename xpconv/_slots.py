@@ -7,13 +7,14 @@ taken apart where that makes it simple, by linearity.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 from . import _algorithms as algorithms
 from ._algorithms import Kept, nothing_but, per_channel
 from ._form import Form
 from ._namespace import add, complex_of, conj, convert, is_complex, is_floating, put, real_parts
-from ._numbers import real_dtype
+from ._numbers import accumulating, real_dtype
 from ._options import current
 from ._padding import Operand, border_adjoint
 from ._typing import ArrayT, Namespace
@@ -120,26 +121,25 @@ def fill_x(
     xp: Namespace,
 ) -> ArrayT:
     """dx from dy[outputs] and w[taps]; then what stands on the border is added to the inputs that stand there."""
-    floating = is_floating(dtype, xp=xp)
+    floating, held = is_floating(dtype, xp=xp), accumulating(xp, dtype, work)
     dy, w, bias = _operands(dy, w, bias, work, conjugated, None, xp=xp)
 
     def inner(form: Form, dy: ArrayT, bias: ArrayT | None, dtype: Any, kept: Kept | None) -> ArrayT:
         if form.undilated:
             return algorithms.fill("x", dy, w, bias, dtype, floating, form.geometry, current(), kept, xp=xp)
-        dx = nothing_but(bias, form.x_shape, w, w.dtype, xp=xp)
+        dx = nothing_but(bias, form.x_shape, w, held, xp=xp)
         for outputs, taps, geometry in form.phases:
             if geometry is not None:
-                part = algorithms.fill(
-                    "x", dy[_at(outputs)], w[_at(taps)], None, w.dtype, floating, geometry, current(), xp=xp
-                )
-                dx = add(dx, (...,), part, xp=xp)
+                operands = _view(dy, _at(outputs)), w[_at(taps)], None
+                # Without a name, or one such part would be kept while the next is made.
+                dx = add(dx, (...,), algorithms.fill("x", *operands, held, floating, geometry, current(), xp=xp), xp=xp)
         return convert(dx, dtype, xp=xp)
 
     if not form.regions:
         return inner(form.without_border, dy, bias, dtype, kept)
-    dx = inner(form.without_border, dy, bias, w.dtype, kept)
+    dx = inner(form.without_border, dy, bias, held, kept)
     for border, outputs, runs in form.regions:
-        where, piece = border_adjoint(inner(border, dy[_at(outputs)], None, w.dtype, None), runs, xp=xp)
+        where, piece = border_adjoint(inner(border, _view(dy, _at(outputs)), None, held, None), runs, xp=xp)
         dx = add(dx, where, piece, xp=xp)
     return convert(dx, dtype, xp=xp)
 
@@ -165,7 +165,7 @@ def fill_w(
     dw = nothing_but(None, form.geometry.w_shape, x, dtype, xp=xp)
     for outputs, taps, geometry in form.phases:
         if geometry is not None:
-            part = algorithms.weight_grad(dy[_at(outputs)], x, dtype, floating, geometry, current(), xp=xp)
+            part = algorithms.weight_grad(_view(dy, _at(outputs)), x, dtype, floating, geometry, current(), xp=xp)
             dw = put(dw, _at(taps), part, xp=xp)
     return dw
 
@@ -195,6 +195,13 @@ def _operand(a: ArrayT, work: Any, conjugated: bool, form: Form | None, *, xp: N
         return a
     reader: Any = Operand(a, work, conjugated, runs, xp)
     return reader  # type: ignore[no-any-return]
+
+
+def _view(a: ArrayT, where: tuple[slice, ...]) -> ArrayT:
+    """A part of an array without a border, or of what reads it, which converts only what is read."""
+    if isinstance(a, Operand):
+        return cast(ArrayT, replace(a, array=a.array[where]))
+    return a[where]
 
 
 def _at(spatial: tuple[slice, ...]) -> tuple[slice, ...]:

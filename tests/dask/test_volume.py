@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from distributed import LocalCluster
-
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "volume.py"
+from support import run_example
 
 
 def run(*arguments):
-    command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return run_example("volume.py", *arguments, timeout=300)
 
 
 def off(output):

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import Any
 
 import numpy as np
 
 from .._geometry import Axis, Geometry
-from .._namespace import device
+from .._namespace import constant
 from .._padding import pad, pad_adjoint
 from .._typing import ArrayT, Namespace
 from .._windows import fold, windows
@@ -122,9 +122,13 @@ class Banded:
         return geometry.over((*geometry.axes[:-1], tiled))
 
     def _matrix(self, geometry: Geometry, like: ArrayT, *, xp: Namespace) -> ArrayT:
-        """(taps, tile*inputs): where each output of a tile meets each tap of the last axis."""
-        last, inputs = geometry.axes[-1], self._tiles(geometry).kernel[-1]
-        tap, output = np.arange(last.kernel)[:, None, None], np.arange(self.tile)[:, None]
-        met = np.arange(inputs) == last.stride * output + last.dilation * tap
-        met = met.reshape(last.kernel, self.tile * inputs)
-        return cast(ArrayT, xp.asarray(met, dtype=like.dtype, device=device(like)))
+        last = geometry.axes[-1]
+        return constant(_matrix, last.kernel, last.stride, last.dilation, self.tile, like=like, xp=xp)
+
+
+def _matrix(kernel: int, stride: int, dilation: int, tile: int) -> np.ndarray[Any, Any]:
+    """(taps, tile*inputs): where each output of a tile meets each tap of the last axis."""
+    tap, output = np.arange(kernel)[:, None, None], np.arange(tile)[:, None]
+    inputs = stride * (tile - 1) + dilation * (kernel - 1) + 1
+    met: np.ndarray[Any, Any] = np.arange(inputs) == stride * output + dilation * tap
+    return met.reshape(kernel, tile * inputs)

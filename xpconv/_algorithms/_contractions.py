@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 
 from .._geometry import Geometry
 from .._namespace import add, convert, device, flip, is_finite, is_floating, matmul, put, quietly, side_by_side
+from .._numbers import accumulating
 from .._parts import Part, channels
 from .._typing import ArrayT, Namespace
 from ._plan import Phase, Plan
@@ -50,7 +51,7 @@ def forward(
     xp: Namespace,
 ) -> ArrayT:
     """y = Ey*( W @ X ) + bias."""
-    y: ArrayT = xp.empty(geometry.y_shape, dtype=_summing(plan, w, dtype), device=device(x))
+    y: ArrayT = xp.empty(geometry.y_shape, dtype=_summing(plan, w, dtype, xp=xp), device=device(x))
     y = correlate(y, lambda where: where, x, lambda part: w[part.w], bias, plan, threads, kept, xp=xp)
     return convert(y, dtype, xp=xp)
 
@@ -125,11 +126,11 @@ def input_grad(
             dx = add(dx, (...,), per_channel(bias[part.x[1]], dx.ndim, xp=xp), xp=xp)
         return part.x, dx
 
-    dx: ArrayT
+    summing = _summing(plan, w, dtype, xp=xp)
     if plan.overlapping:
-        dx = nothing_but(bias, geometry.x_shape, w, w.dtype, xp=xp)
+        dx = nothing_but(bias, geometry.x_shape, w, summing, xp=xp)
     else:
-        dx = xp.empty(geometry.x_shape, dtype=_summing(plan, w, dtype), device=device(dy))
+        dx = xp.empty(geometry.x_shape, dtype=summing, device=device(dy))
     return convert(_fill(dx, work, filters, plan, threads, kept, xp=xp), dtype, xp=xp)
 
 
@@ -151,7 +152,8 @@ def input_grad_by_phases(
     # trace, `is_finite` returns True unchecked: there, what `options` tells of such weights holds.
     if is_floating(w.dtype, xp=xp) and not is_finite(w, xp=xp):
         return input_grad(dy, w, bias, dtype, geometry, planned[0].lowered(geometry, "x"), threads, xp=xp)
-    summing = dtype if all(_summing(plan, w, dtype) == dtype for plan in planned) else w.dtype
+    accumulators = {_summing(plan, w, dtype, xp=xp) for plan in planned}
+    summing = dtype if accumulators <= {dtype} else accumulating(xp, dtype, w.dtype)
     if len(planned) == len(phases):
         dx: ArrayT = xp.empty(geometry.x_shape, dtype=summing, device=device(dy))
     else:
@@ -227,9 +229,10 @@ def nothing_but(bias: ArrayT | None, shape: tuple[int, ...], like: ArrayT, dtype
     return zeros if bias is None else put(zeros, (...,), per_channel(bias, len(shape), xp=xp), xp=xp)
 
 
-def _summing(plan: Plan, w: ArrayT, dtype: Any) -> Any:
-    """What the result is held in meanwhile: where it is summed over rounds, what these are made in."""
-    return dtype if plan.parts.counts[plan.parts.rounds] == 1 else w.dtype
+def _summing(plan: Plan, w: ArrayT, dtype: Any, *, xp: Namespace) -> Any:
+    """The accumulator's dtype: that of the result, unless several parts are added to one number of it."""
+    several = plan.overlapping or plan.parts.counts[plan.parts.rounds] > 1
+    return accumulating(xp, dtype, w.dtype) if several else dtype
 
 
 def _fill(

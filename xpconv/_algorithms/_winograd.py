@@ -15,12 +15,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from .._geometry import Axis, Geometry
-from .._namespace import device
+from .._namespace import constant
 from .._padding import pad, pad_adjoint
 from .._typing import ArrayT, Namespace
 from .._windows import fold, windows
@@ -132,18 +132,15 @@ class Winograd:
         return xp.permute_dims(x, (ndim + 1, ndim, *range(ndim), *range(ndim + 2, 2 * ndim + 2)))
 
     def _matrix(self, which: int, geometry: Geometry, like: ArrayT, *, xp: Namespace) -> ArrayT:
-        return cast(
-            ArrayT, xp.asarray(_matrices(self.tile, geometry.kernel)[which], dtype=like.dtype, device=device(like))
-        )
+        return constant(_matrix, self.tile, geometry.kernel, which, like=like, xp=xp)
 
 
-@lru_cache
-def _matrices(tile: tuple[int, ...], kernel: tuple[int, ...]) -> list[np.ndarray[Any, Any]]:
-    """Those of x, w and y for all axes at once: Kronecker products of those of one axis."""
-    matrices = [np.ones((1, 1))] * 3
+def _matrix(tile: tuple[int, ...], kernel: tuple[int, ...], which: int) -> np.ndarray[Any, Any]:
+    """That of x, w or y for all axes at once: a Kronecker product of those of one axis."""
+    matrix = np.ones((1, 1))
     for m, taps in zip(tile, kernel, strict=True):
-        matrices = [np.kron(whole, one) for whole, one in zip(matrices, _along(m, taps), strict=True)]
-    return matrices
+        matrix = np.kron(matrix, _along(m, taps)[which])
+    return matrix
 
 
 def _along(m: int, taps: int) -> tuple[np.ndarray[Any, Any], ...]:
