@@ -24,7 +24,7 @@ def group(name: str) -> list[str]:
 
 @nox.session(name="tests-cpu")
 def tests_cpu(session: nox.Session) -> None:
-    """NumPy, array-api-strict and torch, each against torch on the CPU."""
+    """NumPy, array-api-strict, torch and a stand-in for CuPy, each against torch on the CPU."""
     session.install(".[examples]", *group("test"))
     session.run("pytest", *session.posargs)
 

@@ -32,8 +32,11 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "writable_too: where NumPy's read-only arrays are tested, the test runs on writable ones as well"
     )
+    names = config.getoption("--backends").split(",")
+    if {"cupy", "cupy:standin"} <= {*names}:
+        raise pytest.UsageError("CuPy and its stand-in have one name: ask for one of cupy and cupy:standin at a time")
     try:
-        config.backends = [Backend.named(name) for name in config.getoption("--backends").split(",")]
+        config.backends = [Backend.named(name) for name in names]
     except LookupError as error:
         raise pytest.UsageError(str(error)) from None
 

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import array_api_compat
+import cupy_standin
 import ml_dtypes
 import numpy as np
 
 # Of NumPy, arrays that nobody can write to: to write to one is an error, where elsewhere a comparison has to notice it.
-CPU = ("numpy:readonly", "array_api_strict", "torch")
+CPU = ("numpy:readonly", "array_api_strict", "torch", "cupy:standin")
 GPU = ("cupy", "torch:cuda")
 ALL = ("numpy", *CPU, *GPU)
+NOT_ON_THE_HOST = (*GPU, "cupy:standin")
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,28 @@ class Backend:
         if name not in ALL:
             raise LookupError(f"there is no backend {name!r}: there are {', '.join(ALL)}")
         try:
+            if variant == "standin":
+                cupy_standin.install()
             module = importlib.import_module(library)
         except ImportError as error:
             raise LookupError(f"backend {name!r} cannot run: {error}") from error
-        device = {"array_api_strict": "device1", "torch": variant or "cpu"}.get(library)
+        if (variant == "standin") != cupy_standin.stands_for(module):
+            raise LookupError(f"backend {name!r} cannot run: the stand-in has taken the place of CuPy itself")
+        # Where there is a choice, it is a device that nothing takes by itself.
+        device: Any = None
         if library == "array_api_strict":
-            device = module.Device(device)
+            device = module.Device("device1")
+        elif library == "torch":
+            device = variant or "cpu"
+        elif library == "cupy":
+            device = module.cuda.Device(1 if variant == "standin" else 0)
         try:
             # CuPy imports, and torch knows the name "cuda", without a GPU: only an operation tells.
-            probe = module.asarray([1.0, 2.0], device=device) if device else module.asarray([1.0, 2.0])
-            assert float((probe + probe)[1]) == 4.0
-            namespace = array_api_compat.array_namespace(probe)
-            return cls(name, namespace, array_api_compat.device(probe))
+            backend = cls(name, array_api_compat.array_namespace(module.empty(0)), device)
+            probe = backend.array(np.asarray([1.0, 2.0]))
+            with backend.here():
+                assert float((probe + probe)[1]) == 4.0
+            return cls(name, backend.xp, array_api_compat.device(probe))
         except Exception as error:
             raise LookupError(f"backend {name!r} cannot run here: {type(error).__name__}: {error}") from error
 
@@ -60,6 +72,11 @@ class Backend:
         if self.name == "cupy":
             return self.xp.cuda.runtime.getDeviceProperties(self.device.id)["name"].decode()
         return self.xp.cuda.get_device_name(self.device) if self.name == "torch:cuda" else None
+
+    @property
+    def can_look(self) -> bool:
+        """Whether values are at hand: those on a device that works on its own have to be waited for."""
+        return self.name not in NOT_ON_THE_HOST
 
     @property
     def torch_device(self) -> str:
@@ -97,13 +114,17 @@ class Backend:
         assert array_api_compat.device(array) == self.device
         if self.name == "array_api_strict":
             array = array_api_compat.to_device(array, self.xp.Device("CPU_DEVICE"))
-        return np.asarray(array_api_compat.to_device(array, "cpu") if self.name in GPU else array)
+        return np.asarray(array_api_compat.to_device(array, "cpu") if not self.can_look else array)
 
 
 def run_example(name: str, *arguments: object, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-    """What an example of the documentation prints, called with these arguments in a process of its own."""
+    """What an example of the documentation prints, called with these arguments in a process of its own.
+
+    CuPy is there what it is here.
+    """
     example = Path(__file__).parents[1] / "docs" / "examples" / name
-    command = [sys.executable, str(example), *map(str, arguments)]
+    standin = [cupy_standin.__file__] if cupy_standin.stands_for(sys.modules.get("cupy")) else []
+    command = [sys.executable, *standin, str(example), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
 
 

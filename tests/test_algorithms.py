@@ -72,11 +72,12 @@ def test_every_slot_of_every_algorithm(backend, rng, case, way, dtype):
     def conj(array):
         return xp.conj(array) if dtype == "complex64" else array
 
-    results = (
-        contractions.forward(arrays[1], arrays[2], None, arrays[2].dtype, geometry, forward, 2, xp=xp),
-        contractions.input_grad(arrays[0], conj(arrays[2]), None, arrays[2].dtype, geometry, input_grad, 2, xp=xp),
-        contractions.weight_grad(arrays[0], conj(arrays[1]), arrays[1].dtype, geometry, weight_grad, 2, xp=xp),
-    )
+    with backend.here():
+        results = (
+            contractions.forward(arrays[1], arrays[2], None, arrays[2].dtype, geometry, forward, 2, xp=xp),
+            contractions.input_grad(arrays[0], conj(arrays[2]), None, arrays[2].dtype, geometry, input_grad, 2, xp=xp),
+            contractions.weight_grad(arrays[0], conj(arrays[1]), arrays[1].dtype, geometry, weight_grad, 2, xp=xp),
+        )
     sums = expected(geometry, dy, x, w)
     for result, values in zip(results, sums, strict=False):
         values_here = backend.numpy(result)
@@ -189,7 +190,11 @@ def test_the_contract_of_precision(backend, rng, method, x_shape, w_shape, param
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e308])
 @pytest.mark.parametrize(("method", "x_shape", "w_shape", "parameters"), BY_METHOD)
 def test_nan_and_infinities_stay_where_lowering_puts_them(backend, rng, method, x_shape, w_shape, parameters, value):
-    """In an operand that holds one, and where only the algorithm's own intermediate numbers would overflow."""
+    """In an operand that holds one, and where only the algorithm's own intermediate numbers would overflow.
+
+    Where looking at values means to wait for a device nobody looks. There an algorithm that is asked for by name takes
+    them further, and never loses them.
+    """
     operands = [np.abs(draw(rng, shape, "float64")) + 0.5 for shape in (x_shape, w_shape)]
     operands.insert(0, np.ones_like(conv(*operands, **parameters)))
     for spoilt in range(3):
@@ -206,8 +211,10 @@ def test_nan_and_infinities_stay_where_lowering_puts_them(backend, rng, method, 
                 dx, dw, _ = conv_backward(*arrays, **parameters)
             both.append([backend.numpy(result) for result in (y, dx, dw)])
         for plain, result in zip(*both, strict=True):
-            np.testing.assert_array_equal(np.isfinite(result), np.isfinite(plain))
-            np.testing.assert_array_equal(np.isnan(result), np.isnan(plain))
+            if backend.can_look:
+                np.testing.assert_array_equal(np.isfinite(result), np.isfinite(plain))
+                np.testing.assert_array_equal(np.isnan(result), np.isnan(plain))
+            assert not np.any(np.isfinite(result) & ~np.isfinite(plain))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -216,11 +223,15 @@ def test_a_weight_that_is_not_finite_reaches_what_meets_its_tap(backend, value, 
     # dx[i] = dy[i] w[0] + dy[i - 1] w[1], and beyond dy there is nothing: not even zeros.
     w = np.ones((1, 1, 2))
     w[0, 0, tap] = value
+    expected = np.asarray([True, False, False, False, False] if tap else [False, False, False, False, True])
     for method in ("auto", "lowering", "banded", "fft"):
         with options(method=method):
             dx = conv_input_grad(backend.array(np.ones((1, 1, 4))), backend.array(w), input_size=5)
-        finite = [True, False, False, False, False] if tap else [False, False, False, False, True]
-        np.testing.assert_array_equal(np.isfinite(backend.numpy(dx))[0, 0], finite)
+        finite = np.isfinite(backend.numpy(dx))[0, 0]
+        if backend.can_look:
+            np.testing.assert_array_equal(finite, expected)
+        else:  # a weight meets the zeros around dy as well, and nothing is computed again
+            assert not np.any(finite & ~expected)
 
 
 @pytest.mark.parametrize("method", ["winograd", "banded", "fft"])

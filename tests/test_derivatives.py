@@ -182,9 +182,10 @@ def test_jvp_is_the_difference(backend, rng, family, name, kinds):
     x, w, bias, _, tx, tw, tb, _ = arrays
     with options(method="lowering"):
         ty = backend.numpy(family.jvp(tx, tw, tb, x, w, **parameters))
+        with backend.here():
+            there = x + tx, w + tw, bias + tb
         moved, still, second = (
-            backend.numpy(family.forward(*one, **parameters))
-            for one in ((x + tx, w + tw, bias + tb), (x, w, bias), (tx, tw))
+            backend.numpy(family.forward(*one, **parameters)) for one in (there, (x, w, bias), (tx, tw))
         )
     np.testing.assert_array_equal(ty, moved - still - second)
     assert ty.dtype == moved.dtype
@@ -296,20 +297,25 @@ def test_16_bits(backend, rng, family, dtype):
     xp, narrow = backend.xp, backend.dtype(dtype)
     if narrow is None:
         pytest.xfail(f"{backend.name} has no {dtype}")
+
+    def cast(array, dtype):
+        with backend.here():
+            return xp.astype(array, dtype)
+
     arrays, _, parameters = whole_operands(backend, rng, family, "a stride", ("float32", "float32"))
     x, w, _, dy, *dd, _ = arrays
-    few = [xp.astype(one, narrow) for one in (*dd, dy, x, w)]
+    few = [cast(one, narrow) for one in (*dd, dy, x, w)]
     wide = family.double_backward(*dd, dy, x, w, **parameters)
     ddy, dx, dw = family.double_backward(*few, **parameters)
     for one, other in ((dx, wide.dx), (dw, wide.dweight)):
         assert one.dtype == narrow
-        rounded = backend.numpy(xp.astype(xp.astype(other, narrow), xp.float32))
-        np.testing.assert_array_equal(backend.numpy(xp.astype(one, xp.float32)), rounded)
+        rounded = backend.numpy(cast(cast(other, narrow), xp.float32))
+        np.testing.assert_array_equal(backend.numpy(cast(one, xp.float32)), rounded)
     # A sum of two convolutions, each rounded as their sum is: by half a unit in the last place.
     some = (dd[0], None, dd[2]), (None, dd[1], None), dd
     sizes = (np.abs(backend.numpy(family.jvp(*one, x, w, **parameters))) for one in some)
     half = {"float16": 2.0**-11, "bfloat16": 2.0**-8}[dtype]
-    error = np.abs(backend.numpy(xp.astype(ddy, xp.float32)) - backend.numpy(wide.ddy))
+    error = np.abs(backend.numpy(cast(ddy, xp.float32)) - backend.numpy(wide.ddy))
     assert ddy.dtype == narrow
     assert np.all(error <= half * (1 + half) * sum(sizes))
 

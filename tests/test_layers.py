@@ -381,7 +381,8 @@ def test_parameters_are_the_layers_own(backend):
     layer.backward(backend.array(np.ones((1, 3, 3), dtype=backend.numpy(layer.weight).dtype)))
     before = backend.numpy(layer.weight).copy()
     parameters = layer.parameters()
-    parameters["weight"] -= 0.5 * layer.dweight  # one step, in place
+    with backend.here():
+        parameters["weight"] -= 0.5 * layer.dweight  # one step, in place
     assert parameters["weight"] is layer.weight
     np.testing.assert_array_equal(backend.numpy(layer.weight), before - 0.5 * backend.numpy(layer.dweight))
 
@@ -709,7 +710,8 @@ def test_filters_are_transformed_once_and_again_when_they_change(backend, rng, m
     with options(method="winograd"):
         forward_and_backward(2)
         forward_and_backward(0 if keeps else 2)
-        layer.weight = layer.weight * 2
+        with backend.here():
+            layer.weight = layer.weight * 2
         forward_and_backward(2)
         if backend.name == "numpy":
             held = layer.weight
@@ -788,9 +790,11 @@ def test_weights_may_be_changed_in_place(backend, rng, kind, method):
         first = agree()
         np.testing.assert_array_equal(agree(), first)
         if backend.name != "numpy:readonly":
-            layer.weight[1, 2, 0, 1] += 1.0
+            with backend.here():
+                layer.weight[1, 2, 0, 1] += 1.0
             assert not np.array_equal(agree(), first)
-            layer.weight[1, 2, 0, 1] -= 1.0
+            with backend.here():
+                layer.weight[1, 2, 0, 1] -= 1.0
         layer.flip = True
         turned = agree()
         assert not np.array_equal(turned, first)
@@ -799,8 +803,9 @@ def test_weights_may_be_changed_in_place(backend, rng, kind, method):
         layer.flip = True
         np.testing.assert_array_equal(agree(), turned)
         if backend.name != "numpy:readonly":
-            layer.weight[...] = backend.array(draw(rng, tuple(layer.weight.shape), "float64"))
-            layer.bias[2] = 7.0
+            with backend.here():
+                layer.weight[...] = backend.array(draw(rng, tuple(layer.weight.shape), "float64"))
+                layer.bias[2] = 7.0
             agree()
             layer.flip = False
             agree()

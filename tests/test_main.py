@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 
@@ -16,13 +18,14 @@ def _small(monkeypatch):
     monkeypatch.setattr(command, "CASES", command.CASES[:2])
 
 
-def test_right(capsys):
+def test_right(capsys, monkeypatch, library):
+    monkeypatch.setitem(command.LIBRARIES, library, (None,))
     assert command.main() == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = [line for line in lines if line.startswith("numpy")]
+    rows = [line for line in lines if line.startswith(f"{library} ")]
     assert len(rows) == 2
     assert all(row.endswith(" ok") for row in rows)
-    assert all(np.__version__ in row for row in rows)
+    assert all(import_module(library).__version__ in row for row in rows)
     assert "no_such_library: absent" in lines
 
 

@@ -40,7 +40,8 @@ def halves(backend):
 
 def as_half(backend, values, name):
     """The values, which are numbers of that dtype, as such an array; read-only where the backend is."""
-    array = backend.xp.astype(backend.array(values.astype("float32")), backend.dtype(name))
+    with backend.here():
+        array = backend.xp.astype(backend.array(values.astype("float32")), backend.dtype(name))
     if backend.name == "numpy:readonly":
         array.flags.writeable = False
     return array
@@ -49,7 +50,8 @@ def as_half(backend, values, name):
 def as_float64(backend, array, name):
     """The values of such an array, after a check that it is one."""
     assert array.dtype == backend.dtype(name)
-    return backend.numpy(backend.xp.astype(array, backend.xp.float64))
+    with backend.here():
+        return backend.numpy(backend.xp.astype(array, backend.xp.float64))
 
 
 def rounded(values, name):
@@ -560,7 +562,8 @@ SIZES = [((1, 3, 4), (1, 4, 5)), ((2, 3, 1, 7), (2, 3, 7, 2)), ((2, 3, 0), (2, 0
 def test_products_in_floating_point_are_those_of_integers(backend, rng, dtype, a, b):
     xp = backend.xp
     a, b = (backend.array(any_integers(rng, shape, dtype)) for shape in (a, b))
-    found = backend.numpy(integer_product(a, b, xp=xp))
+    with backend.here():
+        found = backend.numpy(integer_product(a, b, xp=xp))
     assert found.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(found, np.matmul(backend.numpy(a), backend.numpy(b)))
 

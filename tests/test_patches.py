@@ -244,7 +244,8 @@ def test_fold_of_unfolded_ones_counts(backend, case):
 def test_conv_is_a_product_with_the_columns(backend, rng, case):
     x, w = whole_numbers(rng, (2, 3, *case.size)), whole_numbers(rng, (4, 3, *case.kernel))
     columns = unfold(backend.array(x), case.kernel, **case.parameters)
-    by_product = backend.xp.matmul(backend.array(w.reshape(4, -1)), columns)
+    with backend.here():
+        by_product = backend.xp.matmul(backend.array(w.reshape(4, -1)), columns)
     with options(method="lowering"):
         y = backend.numpy(conv(backend.array(x), backend.array(w), **case.parameters))
     np.testing.assert_array_equal(backend.numpy(by_product), y.reshape(2, 4, -1))
@@ -343,11 +344,13 @@ def test_16_bits_are_summed_in_float32(backend, dtype):
         pytest.xfail(f"{backend.name} has no {dtype}")
 
     def array(values):
-        return xp.astype(backend.array(np.asarray(values, dtype="float32")), narrow)
+        with backend.here():
+            return xp.astype(backend.array(np.asarray(values, dtype="float32")), narrow)
 
     def wide(result):
         assert result.dtype == narrow
-        return backend.numpy(xp.astype(result, xp.float32))
+        with backend.here():
+            return backend.numpy(xp.astype(result, xp.float32))
 
     # A large number and 16 ones, each of which would be lost; on one place, by the windows and by the border.
     large = 2048 if dtype == "float16" else 256
@@ -390,14 +393,16 @@ def test_results_are_fresh(backend, rng, kernel, parameters):
     x = backend.array(values.copy())
     columns = unfold(x, kernel, **parameters)
     expected = backend.numpy(columns).copy()
-    columns[0, 0, 0] = 99
+    with backend.here():
+        columns[0, 0, 0] = 99
     np.testing.assert_array_equal(backend.numpy(x), values)
     np.testing.assert_array_equal(backend.numpy(columns).reshape(-1)[1:], expected.reshape(-1)[1:])
     assert backend.numpy(columns).reshape(-1)[0] == 99
 
     c = backend.array(expected.copy())
     folded = fold(c, (3, 4), kernel, **parameters)
-    folded[0, 0, 0, 0] = 99
+    with backend.here():
+        folded[0, 0, 0, 0] = 99
     np.testing.assert_array_equal(backend.numpy(c), expected)
     if array_api_compat.is_numpy_array(x):
         assert columns.flags.writeable

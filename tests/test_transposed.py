@@ -479,11 +479,13 @@ def test_16_bits_are_summed_in_float32(backend, dtype):
         pytest.xfail(f"{backend.name} has no {dtype}")
 
     def array(values):
-        return backend.xp.astype(backend.array(np.asarray(values, dtype="float32")), narrow)
+        with backend.here():
+            return backend.xp.astype(backend.array(np.asarray(values, dtype="float32")), narrow)
 
     def same(result, expected):
         assert result.dtype == narrow
-        wide = backend.numpy(backend.xp.astype(result, backend.xp.float32))
+        with backend.here():
+            wide = backend.numpy(backend.xp.astype(result, backend.xp.float32))
         np.testing.assert_array_equal(wide, np.broadcast_to(np.float32(expected), wide.shape))
 
     # One large number and so many ones that their sum is a neighbour of it; one by one, each would be lost.

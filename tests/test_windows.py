@@ -35,7 +35,8 @@ def test_windows(backend, rng, geometry, way):
         taps, out = cell[2 : 2 + ndim], cell[2 + ndim :]
         where = tuple(a.stride * j + a.dilation * t for a, j, t in zip(geometry.axes, out, taps, strict=True))
         expected[cell] = values[cell[:2] + where]
-    result = way(backend.array(values), geometry, xp=backend.xp)
+    with backend.here():
+        result = way(backend.array(values), geometry, xp=backend.xp)
     np.testing.assert_array_equal(backend.numpy(result), expected)
 
 
@@ -44,8 +45,9 @@ def test_fold_is_the_adjoint_of_windows(backend, rng, geometry):
     # Integers below 2**53: both inner products are exact, so the law holds to the last bit.
     x = rng.integers(-9, 9, (2, 3, *geometry.padded)).astype("float64")
     columns = rng.integers(-9, 9, (2, 3, *geometry.kernel, *geometry.out)).astype("float64")
-    left = backend.numpy(windows(backend.array(x), geometry, xp=backend.xp))
-    right = backend.numpy(fold(backend.array(columns), geometry, xp=backend.xp))
+    with backend.here():
+        left = backend.numpy(windows(backend.array(x), geometry, xp=backend.xp))
+        right = backend.numpy(fold(backend.array(columns), geometry, xp=backend.xp))
     assert right.shape == x.shape
     assert np.sum(left * columns) == np.sum(x * right)
 
@@ -56,16 +58,19 @@ def test_padding_and_its_adjoint(backend, rng, geometry):
     padded = rng.integers(-9, 9, (2, 3, *geometry.padded)).astype("float64")
     expected = np.pad(x, [(0, 0), (0, 0), *((axis.lo, axis.hi) for axis in geometry.axes)])
     given = backend.array(x)
-    result = pad(given, geometry, xp=backend.xp)
+    with backend.here():
+        result = pad(given, geometry, xp=backend.xp)
     assert (result is given) == (geometry.padded == geometry.size)
     left = backend.numpy(result)
     np.testing.assert_array_equal(left, expected)
-    right = backend.numpy(pad_adjoint(backend.array(padded), geometry, xp=backend.xp))
+    with backend.here():
+        right = backend.numpy(pad_adjoint(backend.array(padded), geometry, xp=backend.xp))
     assert right.shape == x.shape
     assert np.sum(left * padded) == np.sum(x * right)
 
 
 def test_the_adjoint_of_padding_gives_zeros_where_inputs_are_cropped(backend):
     geometry = Geometry(1, 1, 1, 1, (Axis(5, 1, 1, 1, -2, 1),))
-    x = pad_adjoint(backend.array(np.asarray([[[1.0, 2.0, 3.0, 4.0]]])), geometry, xp=backend.xp)
+    with backend.here():
+        x = pad_adjoint(backend.array(np.asarray([[[1.0, 2.0, 3.0, 4.0]]])), geometry, xp=backend.xp)
     np.testing.assert_array_equal(backend.numpy(x), [[[0.0, 0.0, 1.0, 2.0, 3.0]]])

@@ -1,16 +1,19 @@
 """dask's arrays against the loop oracle, in any chunks.
 
 Whole numbers throughout, but where it is said: by lowering every sum is exact then, in whatever order, so that all is
-equal to the bit. Chunks are NumPy's, or those of a stand-in for CuPy; with `--backends=cupy` they are CuPy's.
+equal to the bit. Chunks are NumPy's or CuPy's; without `--backends=cupy` those of its stand-in.
 """
 
 from __future__ import annotations
 
 import math
-from functools import partial
+import sys
+from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import cupy_standin
 import dask
 import dask.array as da
 import numpy as np
@@ -21,7 +24,7 @@ from dask.array.core import slices_from_chunks
 from dask.callbacks import Callback
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from standin import Standin
+from support import Backend
 from support import draw as normal
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -260,8 +263,15 @@ def assert_equal(kind, lazy, expected, dtype):
     np.testing.assert_array_equal(actual, expected.astype(dtype), strict=True)
 
 
+@lru_cache
+def cupys():
+    """CuPy's chunks, or its stand-in's. They lie on the current device, since dask joins chunks there."""
+    backend = Backend.named("cupy:standin" if cupy_standin.stands_for(sys.modules["cupy"]) else "cupy")
+    return replace(backend, device=backend.xp.cuda.Device(0))
+
+
 def kinds(backend):
-    return st.sampled_from([backend, backend, Standin()])
+    return st.sampled_from([backend, backend, cupys()])
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["conv", "conv_transpose"])
@@ -419,7 +429,7 @@ def test_everything_public_is_here():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_computed_until_asked(backend, name):
-    for kind in (backend, Standin()) if name[0].islower() else (backend,):
+    for kind in (backend, cupys()) if name[0].islower() else (backend,):
         with dask.config.set(scheduler=refuses):
             results = everything(*small(kind))[name]()
             with pytest.raises(AssertionError, match="computed while"):
@@ -436,7 +446,7 @@ def test_nothing_is_computed_until_asked(backend, name):
 @pytest.mark.parametrize("batch", [(), (4,), (2, 2)])
 def test_one_of_dask_is_enough(given, said, batch):
     """The others are what its chunks are."""
-    kind, rng = Standin(), np.random.default_rng(4)
+    kind, rng = cupys(), np.random.default_rng(4)
     channels = {1: len(batch), -1: len(batch) + 1, 0: 0}[said.get("channel_axis", 1)]
     x, dy = (np.moveaxis(whole(rng, (*batch, c, n), "float64"), len(batch), channels) for c, n in ((4, 9), (6, 7)))
     operands = {"dy": dy, "x": x, "weight": whole(rng, (6, 4, 3), "float64"), "bias": whole(rng, (6,), "float64")}
@@ -661,7 +671,7 @@ def test_arrays_of_nothing(backend, empty):
     bias = np.arange(4.0)
     y = conv(x, w, bias, **said)
     gradients = conv_backward(y, x, w, **said)
-    for kind in (backend, Standin()):
+    for kind in (backend, cupys()):
         lazy, filters = chunked(kind, x, -1), kind.array(w)
         assert_equal(kind, conv(lazy, filters, kind.array(bias), **said), y, "float64")
         made = conv_backward(chunked(kind, y, -1), lazy, filters, **said)
@@ -698,8 +708,8 @@ def call(given):
         (lambda a: a.astype(object), TypeError, "{} must be of real or complex numbers"),
         (lambda a: da.ma.masked_array(a, a > 0), TypeError, "{} must be a plain array"),
         (lambda a: torch.asarray(a.compute(scheduler="sync")), TypeError, "must have one library: got"),
-        (lambda a: chunked(Standin(), a.compute(scheduler="sync"), 2), TypeError, "must have one library: got"),
-        (lambda a: Standin.array(a.compute(scheduler="sync")), TypeError, "must have one library: got"),
+        (lambda a: chunked(cupys(), a.compute(scheduler="sync"), 2), TypeError, "must have one library: got"),
+        (lambda a: cupys().array(a.compute(scheduler="sync")), TypeError, "must have one library: got"),
         (lambda a: a[..., None], ValueError, "must have"),
         (lambda a: a.astype("float32").astype("complex128"), TypeError, "must have dtype"),
     ],
