@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -88,6 +89,23 @@ def test_every_slot_of_every_algorithm(backend, rng, case, way, dtype):
         assert np.max(np.abs(values_here - values)) <= bound
     for array, copy in zip(arrays, before, strict=True):
         assert backend.numpy(array).tobytes() == copy
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_parts_of_the_input_gradient_may_overlap(backend, rng, case):
+    """As they do with long kernels: parts of the output, the gradients of which are added up, and a bias once."""
+    geometry, forward = planned(case, "y", "many parts", "float64")
+    _, input_grad = planned(case, "x", "many parts", "float64")
+    parts = replace(input_grad.parts, steps=forward.parts.steps, by_input=False)
+    input_grad = replace(input_grad, parts=parts, largest=forward.largest, overlapping=True)
+    dy, x, w = (draw(rng, shape, "float64") for shape in (geometry.y_shape, geometry.x_shape, geometry.w_shape))
+    bias = draw(rng, x.shape[1:2], "float64")
+    xp = np if backend.name.startswith("numpy") else backend.xp
+    arrays = [backend.array(operand) for operand in (dy, w, bias)]
+    with backend.here():
+        dx = contractions.input_grad(*arrays, arrays[0].dtype, geometry, input_grad, 2, xp=xp)
+    values = expected(geometry, dy, x, w).dx + bias.reshape(-1, *(1,) * (x.ndim - 2))
+    assert np.max(np.abs(backend.numpy(dx) - values)) <= 100 * np.finfo("float64").eps * np.max(np.abs(values))
 
 
 METHODS = {
