@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import array_api_compat
+import ml_dtypes
 import numpy as np
 
 import xpconv
@@ -91,7 +92,7 @@ def of_dtype(*names: str) -> Callable[[str], None]:
         exact = xpconv.conv(x, w, groups=2)
         for name in names:
             xp = array_api_compat.array_namespace(array(library, X))
-            dtype = getattr(xp, name, None) or np.dtype(name)
+            dtype = getattr(xp, name, None) or np.dtype(getattr(ml_dtypes, name, name))
             y = xpconv.conv(*(xp.astype(array(library, operand), dtype) for operand in (x, w)), groups=2)
             assert y.dtype == dtype
             found = values(xp.real(y) if "complex" in name else xp.astype(y, xp.float32))
@@ -209,7 +210,7 @@ FEATURES = [
     Feature("integers, exact", of_dtype("int8", "uint8", "int16", "int32", "int64"), {}),
     Feature("unsigned integers of more than 8 bits", of_dtype("uint16", "uint32", "uint64"), {}),
     Feature("float16", of_dtype("float16"), {}, ("array_api_strict",)),
-    Feature("bfloat16", of_dtype("bfloat16"), {}, ("numpy", "cupy", "dask", "array_api_strict")),
+    Feature("bfloat16", of_dtype("bfloat16"), {}, ("array_api_strict",)),
     Feature(
         "`explain`",
         explained,

@@ -117,8 +117,8 @@ class Stream:
     ptr = 0
 
 
-def get_current_stream(device_id=-1):
-    _only(device_id == -1, "streams of other devices")
+def _current_stream(device_id=-1):
+    _only(device_id in (-1, _current.device), "streams of other devices")
     return Stream()
 
 
@@ -349,7 +349,8 @@ class ufunc:
 
 NAMES = (
     *("absolute", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "bitwise_and", "conj"),
-    *("exp", "invert", "isfinite", "isnan", "left_shift", "log", "negative", "right_shift"),
+    *("exp", "invert", "isfinite", "isnan", "left_shift", "log", "logical_and", "logical_not", "negative"),
+    "right_shift",
 )
 OPERATORS = {
     "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "pow": "power", "lt": "less",
@@ -432,6 +433,11 @@ def take(a, indices, axis=None, out=None):
     if not length and np.size(_near(indices)):
         raise IndexError("cannot do a non-empty take from an empty axes.")
     return _launch("take", lambda values, where: np.take(values, where % max(length, 1), axis), a, indices)
+
+
+def where(condition, x=None, y=None):
+    _only(x is not None and y is not None, "where as nonzero")
+    return _launch("where", np.where, condition, x, y)
 
 
 def _reduced(name, a, axis, dtype, out, keepdims):
@@ -527,6 +533,7 @@ FUNCTIONS = {
     "imag": lambda val: val.imag,
     "count_nonzero": lambda a, axis=None: _reduced("count_nonzero", a, axis, None, None, False),
     "matmul": matmul,
+    "where": where,
 }
 
 
@@ -554,7 +561,7 @@ def modules():
         | {name: _Absent() for name in ("round", "tensordot")}
         | FUNCTIONS,
         "cupy._util": {"PerformanceWarning": PerformanceWarning},
-        "cupy.cuda": {"Device": Device, "Stream": Stream, "get_current_stream": get_current_stream},
+        "cupy.cuda": {"Device": Device, "Stream": Stream, "get_current_stream": _current_stream},
         "cupy.cuda.device": {"Device": Device},
         "cupy.fft": TRANSFORMS,
         "cupy.linalg": {"lstsq": _Absent()},

@@ -12,6 +12,7 @@ from typing import Any
 
 import array_api_compat
 import cupy_standin
+import ml_dtypes
 import numpy as np
 
 # Of NumPy, arrays that nobody can write to: to write to one is an error, where elsewhere a comparison has to notice it.
@@ -81,6 +82,12 @@ class Backend:
     def torch_device(self) -> str:
         """Where torch computes what this backend is compared with."""
         return "cuda" if self.name in GPU else "cpu"
+
+    def dtype(self, name: str) -> Any:
+        """The library's dtype of that name, or None; bfloat16 comes from ml_dtypes where arrays have NumPy's dtypes."""
+        if name == "bfloat16" and self.name.partition(":")[0] in ("numpy", "cupy"):
+            return np.dtype(ml_dtypes.bfloat16)
+        return getattr(self.xp, name, None)
 
     def array(self, values: np.ndarray) -> Any:
         """The values as this backend's array; read-only where the backend is."""

@@ -23,8 +23,6 @@ from xpconv import (
 )
 from xpconv._namespace import integer_product
 
-# array-api-strict has no numbers of 16 bits: nothing is to be computed there.
-HALVES = {"numpy": ("float16",), "cupy": ("float16",), "torch": ("float16", "bfloat16"), "array_api_strict": ()}
 BITS = {"float16": 11, "bfloat16": 8}  # of the significand
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 PARAMETERS = {
@@ -36,13 +34,14 @@ PARAMETERS = {
 
 
 def halves(backend):
-    return HALVES[backend.name.partition(":")[0]]
+    """Those of 16 bits; array-api-strict has none: nothing is to be computed there."""
+    return [name for name in BITS if backend.dtype(name) is not None]
 
 
 def as_half(backend, values, name):
     """The values, which are numbers of that dtype, as such an array; read-only where the backend is."""
     with backend.here():
-        array = backend.xp.astype(backend.array(values.astype("float32")), getattr(backend.xp, name))
+        array = backend.xp.astype(backend.array(values.astype("float32")), backend.dtype(name))
     if backend.name == "numpy:readonly":
         array.flags.writeable = False
     return array
@@ -50,7 +49,7 @@ def as_half(backend, values, name):
 
 def as_float64(backend, array, name):
     """The values of such an array, after a check that it is one."""
-    assert array.dtype == getattr(backend.xp, name)
+    assert array.dtype == backend.dtype(name)
     with backend.here():
         return backend.numpy(backend.xp.astype(array, backend.xp.float64))
 

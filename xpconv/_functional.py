@@ -73,8 +73,8 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
     Parameters
     ----------
     x : array, shape (batch, in_channels, *spatial)
-        The input: real or complex numbers of 16 (real only), 32 or 64 bits, bfloat16 where the library has it, or
-        integers. There may be no batch axis, or several.
+        The input: real or complex numbers of 16 (real only), 32 or 64 bits, or integers. bfloat16 is the library's own,
+        or that of the package ml_dtypes in arrays of NumPy and CuPy. There may be no batch axis, or several.
     weight : array, shape (out_channels, in_channels / groups, *kernel)
         The filters. Its rank says how many spatial axes there are, 0 included.
     bias : array, shape (out_channels,), optional

@@ -313,11 +313,27 @@ def test_borders_under_jit(mode):
             np.testing.assert_array_equal(np.asarray(one), other)
 
 
-def test_numbers_that_numpy_holds_but_does_not_know():
-    ones = np.asarray(jnp.ones((1, 1, 4), dtype=jnp.bfloat16))
-    sentence = r"^x must be of real or complex numbers of 16, 32 or 64 bits, or of integers: got bfloat16$"
+def test_bfloat16_of_numpy_arrays():
+    """JAX's dtype in NumPy's arrays: numbers as in float32, rounded once. Narrower ones of JAX's are refused."""
+    x, w = (np.asarray(jnp.arange(n, dtype=jnp.bfloat16) / 7).reshape(1, 1, n) for n in (40, 9))
+    y = xpconv.conv(x, w)
+    assert type(y) is np.ndarray
+    assert y.dtype == x.dtype
+    expected = xpconv.conv(x.astype("float32"), w.astype("float32")).astype(x.dtype)
+    np.testing.assert_array_equal(y.astype("float32"), expected.astype("float32"))
+    eighth = x.astype(jnp.float8_e4m3fn)
+    sentence = r"^x must be of real or complex numbers of 16, 32 or 64 bits, or of integers: got float8_e4m3fn$"
     with pytest.raises(TypeError, match=sentence):
-        xpconv.conv(ones, ones)
+        xpconv.conv(eighth, eighth)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_an_infinite_imaginary_part_leaves_the_real_part_alone(jit):
+    x = jnp.asarray([[[complex(2, np.inf), complex(-1, -np.inf), complex(3, np.nan), 4 + 5j]]])
+    weight = jnp.full((1, 1, 1), 3.0, dtype=jnp.real(x).dtype)
+    y = np.asarray((jax.jit(xpconv.conv) if jit else xpconv.conv)(x, weight))
+    np.testing.assert_array_equal(y.real, [[[6, -3, 9, 12]]])
+    np.testing.assert_array_equal(y.imag, [[[np.inf, -np.inf, np.nan, 15]]])
 
 
 # Transformed by JAX. What it does not see through are only the keywords.
