@@ -17,6 +17,10 @@ nox.options.error_on_external_run = True
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
+# How many processes the tests run in; `-n 0` after -- is in this one.
+WORKERS = ("-n", "2")
+
+
 def group(name: str) -> list[str]:
     """What a dependency group of pyproject.toml asks for."""
     return list(nox.project.dependency_groups(PYPROJECT, name))
@@ -26,7 +30,7 @@ def group(name: str) -> list[str]:
 def tests_cpu(session: nox.Session) -> None:
     """NumPy, array-api-strict, torch and a stand-in for CuPy, each against torch on the CPU."""
     session.install(".[examples]", *group("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *WORKERS, *session.posargs)
 
 
 @nox.session(name="tests-gpu")
@@ -45,14 +49,14 @@ def tests_gpu(session: nox.Session) -> None:
 def tests_peers(session: nox.Session) -> None:
     """JAX, Keras, ONNX, SciPy and torch: the same convolutions, and every row of the page on migration."""
     session.install(".", *group("test"), *group("peers"))
-    session.run("pytest", "tests/peers", "--backends=numpy", *session.posargs)
+    session.run("pytest", "tests/peers", "--backends=numpy", *WORKERS, *session.posargs)
 
 
 @nox.session(name="tests-dask")
 def tests_dask(session: nox.Session) -> None:
     """dask's arrays, clusters whose workers are killed, and the example that runs on one."""
     session.install(".[dask,volume]", *group("test"))
-    session.run("pytest", "tests/dask", "--backends=numpy", *session.posargs)
+    session.run("pytest", "tests/dask", "--backends=numpy", *WORKERS, *session.posargs)
 
 
 @nox.session

@@ -17,12 +17,16 @@ class Sums(NamedTuple):
     db: np.ndarray
 
 
-def contract(dy, x, w, bias=None, *, stride, lo, dilation, groups=1, hi=None, modes=None, spread=None) -> Sums:
+def contract(
+    dy, x, w, bias=None, *, stride, lo, dilation, groups=1, hi=None, modes=None, spread=None, flip=False
+) -> Sums:
     """All contractions of T(dy, x, w) at once; stride, lo and so on are one per axis.
 
     Beyond x all is zero, or what `modes` say, then with as much after each axis as `hi` says. Where x is spread, only
-    every `spread`-th place is an input, the others are zero.
+    every `spread`-th place is an input, the others are zero. With `flip`, all is said of the weight turned around.
     """
+    taps = tuple(range(2, w.ndim))
+    w = np.flip(w, taps) if flip else w
     wide = np.result_type(x.dtype, w.dtype, dy.dtype, np.float64) if x.dtype.kind in "fc" else np.int64
     x_complex, w_complex = x.dtype.kind == "c", w.dtype.kind == "c"
     dy, x, w = (a.astype(wide) for a in (dy, x, w))
@@ -46,7 +50,20 @@ def contract(dy, x, w, bias=None, *, stride, lo, dilation, groups=1, hi=None, mo
     if bias is not None:
         y = y + bias.astype(wide).reshape(-1, *(1,) * (y.ndim - 2))
     db = dy.sum(axis=(0, *range(2, dy.ndim)))
+    dw = np.flip(dw, taps) if flip else dw
     return Sums(y, dx if x_complex else dx.real, dw if w_complex else dw.real, db)
+
+
+def contract_transposed(dy, x, w, bias=None, **geometry) -> Sums:
+    """The same of the transposed convolution.
+
+    Its y is dx above, with x in the slot of dy, and its dx is y above. What is conjugated there is not here.
+    """
+    sums = contract(x, dy, np.conj(w), **geometry)
+    y, dx = sums.dx, sums.y if x.dtype.kind == "c" else sums.y.real
+    if bias is not None:
+        y = y + bias.astype(y.dtype).reshape(-1, *(1,) * (y.ndim - 2))
+    return Sums(y, dx, np.conj(sums.dw), dy.astype(y.dtype).sum(axis=(0, *range(2, dy.ndim))))
 
 
 def _places(size, lo, hi, mode, spread):

@@ -142,6 +142,16 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.nda
     return (values + 1j * rng.standard_normal(shape) if kind == "c" else values).astype(dtype)
 
 
+def whole_numbers(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: Any = "float64", most: int = 8
+) -> np.ndarray:
+    """Of both signs where there are, and small enough that every sum in the tests is exact."""
+    kind = np.dtype(dtype).kind
+    low, high = {"b": (0, 1), "u": (0, most)}.get(kind, (-most, most))
+    values = rng.integers(low, high + 1, shape).astype(dtype)
+    return values + (1j * rng.integers(low, high + 1, shape)).astype(dtype) if kind == "c" else values
+
+
 def assert_within(actual: np.ndarray, expected: np.ndarray, magnitude: np.ndarray, terms: int) -> None:
     """Every element of a sum of so many products, with `magnitude` the same sum over absolute values.
 

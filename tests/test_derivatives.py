@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from families import CONV, FAMILIES, TRANSPOSED, Family, quiet_torch
-from support import assert_within, draw
+from support import assert_within, draw, whole_numbers
 
 import xpconv
 from xpconv import (
@@ -22,12 +22,6 @@ from xpconv import (
 
 DTYPES = ["float32", "float64", "complex64", "complex128"]
 torch.backends.cudnn.allow_tf32 = False
-
-
-def whole_numbers(rng, shape, dtype="float64"):
-    """Small enough that every sum here is exact."""
-    values = rng.integers(-4, 5, shape).astype(dtype)
-    return (values + 1j * rng.integers(-4, 5, shape)).astype(dtype) if np.dtype(dtype).kind == "c" else values
 
 
 # Against torch.

@@ -10,10 +10,10 @@ from itertools import cycle, permutations
 
 import array_api_strict
 import numpy as np
-import oracle
 import pytest
 import torch
-from support import Backend, draw
+from cases import Case, TransposedCase
+from support import Backend, draw, whole_numbers
 
 from xpconv import (
     Conv1d,
@@ -77,8 +77,7 @@ def whole(rng, shape, dtype):
     if np.dtype(dtype).kind in "iu":
         info = np.iinfo(dtype)
         return rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
-    values = rng.integers(-8, 9, shape).astype(dtype)
-    return values + (1j * rng.integers(-8, 9, shape)).astype(dtype) if values.dtype.kind == "c" else values
+    return whole_numbers(rng, shape, dtype)
 
 
 def assert_equal(place, result, expected, dtype):
@@ -87,22 +86,13 @@ def assert_equal(place, result, expected, dtype):
     np.testing.assert_array_equal(values, expected.astype(dtype))
 
 
-# What we are told, and what the loop is. All that is done to operands on the way comes up: phases, turned filters, a
-# border, parts of an axis that no window reaches.
+# All that is done to operands on the way comes up: phases, turned filters, a border, parts of an axis that no window
+# reaches.
 CASES = {
-    "plain": ({}, {}),
-    "all": (
-        {"stride": (2, 1), "padding": 2, "dilation": (1, 2), "groups": 2},
-        {"stride": (2, 1), "lo": (2, 2), "dilation": (1, 2), "groups": 2},
-    ),
-    "border": (
-        {"padding": [(2, 1), (2, 3)], "padding_mode": ("circular", "replicate"), "stride": (1, 2)},
-        {"lo": (2, 2), "hi": (1, 3), "modes": ("circular", "replicate"), "stride": (1, 2)},
-    ),
-    "dilated": (
-        {"padding": 2, "input_dilation": (2, 3), "flip": True, "stride": (1, 2)},
-        {"lo": (2, 2), "spread": (2, 3), "stride": (1, 2)},
-    ),
+    "plain": {},
+    "all": {"stride": (2, 1), "padding": 2, "dilation": (1, 2), "groups": 2},
+    "border": {"padding": [(2, 1), (2, 3)], "padding_mode": ("circular", "replicate"), "stride": (1, 2)},
+    "dilated": {"padding": 2, "input_dilation": (2, 3), "flip": True, "stride": (1, 2)},
 }
 
 
@@ -112,21 +102,16 @@ def shapes(parameters):
     return x, w, w[:1], conv(np.zeros(x), np.zeros(w), **parameters).shape
 
 
-def by_loop(dy, x, w, loop, *, flip=False):
+def by_loop(dy, x, w, parameters):
     """y, dx, dw and db."""
-
-    def turned(w):
-        return np.flip(w, (2, 3)) if flip else w
-
     with np.errstate(over="ignore"):
-        sums = oracle.contract(dy, x, turned(w), **{"stride": (1, 1), "lo": (0, 0), "dilation": (1, 1), **loop})
-    return sums._replace(dw=turned(sums.dw))
+        return Case(x.shape, w.shape, **parameters).expected(dy, x, w)
 
 
-def by_loop_transposed(dy, x, w, loop):
-    """The same of the transposed convolution: x has the slot of y, but its gradient is Hermitian, and y is not."""
-    sums = by_loop(x, dy, np.conj(w), loop)
-    return oracle.Sums(sums.dx, sums.y, np.conj(sums.dw), dy.sum(axis=(0, 2, 3)))
+def by_loop_transposed(dy, x, w, parameters):
+    padding = parameters.get("padding", 0)
+    with np.errstate(over="ignore"):
+        return TransposedCase(x.shape, w.shape, dy.shape[2:], parameters, padding, padding).expected(dy, x, w)
 
 
 def along_channels(bias):
@@ -143,7 +128,7 @@ def test_these_are_its_devices_and_dtypes():
 @in_each_dtype
 @pytest.mark.parametrize("case", CASES)
 def test_convolutions(place, dtype, rng, case):
-    said, loop = CASES[case]
+    said = CASES[case]
     x_shape, w_shape, b_shape, y_shape = shapes(said)
     operands = [whole(rng, shape, dtype) for shape in (y_shape, x_shape, w_shape, b_shape) * 2]
     before = [operand.copy() for operand in operands]
@@ -154,9 +139,8 @@ def test_convolutions(place, dtype, rng, case):
         dx = conv_input_grad(dy, w, input_size=x_shape[2:], **said)
         dw = conv_weight_grad(dy, x, kernel_size=w_shape[2:], **said)
 
-    flip = "flip" in said
     (_, _, _, b, _, _, _, tb), (dy_, x_, w_, _, _, tx_, tw_, _) = map(along_channels, operands), operands
-    sums, of_tx, of_tw = (by_loop(dy_, *pair, loop, flip=flip) for pair in ((x_, w_), (tx_, w_), (x_, tw_)))
+    sums, of_tx, of_tw = (by_loop(dy_, *pair, said) for pair in ((x_, w_), (tx_, w_), (x_, tw_)))
     with np.errstate(over="ignore"):
         tangent = of_tx.y + of_tw.y + tb
         assert_equal(place, y, sums.y + b, dtype)
@@ -176,7 +160,7 @@ def test_convolutions(place, dtype, rng, case):
 @in_each_dtype
 @pytest.mark.parametrize("case", ["plain", "all"])
 def test_transposed_convolutions(place, dtype, rng, case):
-    said, loop = CASES[case]
+    said = CASES[case]
     y_shape, w_shape, _, x_shape = shapes(said)
     said = {**said, "output_size": y_shape[2:]}
     operands = [whole(rng, shape, dtype) for shape in (y_shape, x_shape, w_shape, y_shape[1:2]) * 2]
@@ -187,7 +171,7 @@ def test_transposed_convolutions(place, dtype, rng, case):
         twice = conv_transpose_double_backward(tx, tw, tb, dy, x, w, **said)
 
     (_, _, _, b, _, _, _, tb), (dy_, x_, w_, _, _, tx_, tw_, _) = map(along_channels, operands), operands
-    sums, of_tx, of_tw = (by_loop_transposed(dy_, *pair, loop) for pair in ((x_, w_), (tx_, w_), (x_, tw_)))
+    sums, of_tx, of_tw = (by_loop_transposed(dy_, *pair, said) for pair in ((x_, w_), (tx_, w_), (x_, tw_)))
     with np.errstate(over="ignore"):
         tangent = of_tx.y + of_tw.y + tb
         assert_equal(place, y, sums.y + b, dtype)
@@ -214,12 +198,12 @@ def test_transposed_convolutions(place, dtype, rng, case):
     indirect=["place"],
 )
 def test_real_and_complex(place, real, wide, rng):
-    said, loop = CASES["all"]
+    said = CASES["all"]
     x_shape, w_shape, b_shape, y_shape = shapes(said)
     dy, b = whole(rng, y_shape, wide), whole(rng, b_shape, wide)
     for x_dtype, w_dtype in ((real, wide), (wide, real)):
         x, w = whole(rng, x_shape, x_dtype), whole(rng, w_shape, w_dtype)
-        sums = by_loop(dy, x, w, loop)
+        sums = by_loop(dy, x, w, said)
         with options(method="lowering"):
             y = conv(*map(place.array, (x, w, b)), **said)
             dx, dw, db = conv_backward(*map(place.array, (dy, x, w)), **said)
@@ -248,7 +232,7 @@ def test_real_and_complex(place, real, wide, rng):
 )
 def test_a_wider_result(place, narrow, wide, rng, request):
     """Where there is such a dtype; elsewhere a sentence, and never the nearest one that there is."""
-    said, loop = CASES["all"]
+    said = CASES["all"]
     x_shape, w_shape, b_shape, y_shape = shapes(said)
     dy, (x, w, b) = whole(rng, y_shape, wide), (whole(rng, shape, narrow) for shape in (x_shape, w_shape, b_shape))
     few = whole(rng, y_shape, narrow)
@@ -265,7 +249,7 @@ def test_a_wider_result(place, narrow, wide, rng, request):
                 call()
             assert str(caught.value) == f"dtype must be one that the operands' device has: got {dtype!r}"
         return
-    sums, alone = by_loop(dy, x, w, loop), by_loop(few, x, w, loop)
+    sums, alone = by_loop(dy, x, w, said), by_loop(few, x, w, said)
     with options(method="lowering"):
         y, dx, dw = (call() for call in calls)
         gradients = conv_backward(place.array(dy), *ours[:2], dtype=dtype, **said)
@@ -281,19 +265,19 @@ def test_a_wider_result(place, narrow, wide, rng, request):
 @pytest.mark.parametrize("case", ["plain", "all", "border"])
 def test_unfold_and_fold(place, dtype, rng, case):
     """A column is a convolution with a one for its tap, and zeros; the fold is its input gradient."""
-    said, loop = ({name: value for name, value in some.items() if name != "groups"} for some in CASES[case])
+    said = {name: value for name, value in CASES[case].items() if name != "groups"}
     x = whole(rng, (2, 4, 4, 5), dtype)
     taps = np.tile(np.eye(6, dtype=dtype).reshape(6, 1, 2, 3), (4, 1, 1, 1))
     out = conv(np.zeros(x.shape), np.zeros(taps.shape), groups=4, **said).shape
     columns = whole(rng, out, dtype)
-    sums = by_loop(columns, x, taps, {**loop, "groups": 4})
+    sums = by_loop(columns, x, taps, {**said, "groups": 4})
     shape = (2, 24, out[2] * out[3])
     assert_equal(place, unfold(place.array(x), (2, 3), **said), sums.y.reshape(shape), dtype)
     folded = fold(place.array(columns.reshape(shape)), (4, 5), (2, 3), **said)
     assert_equal(place, folded, sums.dx, dtype)
     # Of bool, a sum is whether any is true.
     x, columns = x.real > 0, columns.real > 4
-    sums = by_loop(columns.astype("int64"), x.astype("int64"), taps.real.astype("int64"), {**loop, "groups": 4})
+    sums = by_loop(columns.astype("int64"), x.astype("int64"), taps.real.astype("int64"), {**said, "groups": 4})
     assert_equal(place, unfold(place.array(x), (2, 3), **said), sums.y.reshape(shape) > 0, "bool")
     folded = fold(place.array(columns.reshape(shape)), (4, 5), (2, 3), **said)
     assert_equal(place, folded, sums.dx > 0, "bool")
@@ -331,7 +315,7 @@ def test_every_algorithm(place, dtype, rng, method, extensions):
             return
         results = made()
     promised = {"float32": 2e-5, "float64": 1e-13}[np.dtype(dtype).type(0).real.dtype.name]
-    for result, expected in zip(results, by_loop(dy, x, w, {"lo": (1, 1)}), strict=False):
+    for result, expected in zip(results, by_loop(dy, x, w, {"padding": 1}), strict=False):
         values = place.numpy(result)
         assert values.dtype == np.dtype(dtype)
         assert np.max(np.abs(values - expected)) <= promised * np.max(np.abs(expected))
@@ -343,8 +327,7 @@ def test_what_is_remembered_of_one_device_is_not_of_another(rng, first):
     lo = list(HERE).index(first)  # a call that no other test makes
     x, w = whole(rng, (1, 2, 16), "int8"), whole(rng, (2, 2, 3), "int8")
     y_shape = conv(np.zeros(x.shape), np.zeros(w.shape), stride=7, padding=lo).shape
-    loop = {"stride": (7,), "lo": (lo,), "dilation": (1,)}
-    expected = by_loop(np.zeros(y_shape, dtype="int8"), x, w, loop).y
+    expected = by_loop(np.zeros(y_shape, dtype="int8"), x, w, {"stride": 7, "padding": lo}).y
     for device in (first, *(other for other in HERE if other != first)):
         there = on(device)
         assert_equal(there, conv(there.array(x), there.array(w), stride=7, padding=lo), expected, "int8")

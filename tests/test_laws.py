@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support import whole_numbers
 
 from xpconv import conv, conv_backward, conv_output_size, options
 
@@ -29,12 +30,6 @@ def geometries(draw):
     groups, samples, inputs, outputs = (draw(st.integers(1, 3)) for _ in range(4))
     shapes = (samples, groups * outputs, *out), (samples, groups * inputs, *size), (groups * outputs, inputs, *kernel)
     return shapes, {**parameters, "groups": groups}
-
-
-def whole_numbers(rng, shape, dtype):
-    """Small enough that every sum here is exact: the laws hold to the last bit."""
-    values = rng.integers(-8, 9, shape).astype(dtype)
-    return values + 1j * rng.integers(-8, 9, shape) if np.dtype(dtype).kind == "c" else values
 
 
 @given(geometry=geometries(), seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from(["float64", "complex128"]))

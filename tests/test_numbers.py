@@ -7,9 +7,9 @@ from itertools import product
 import array_api_compat
 import array_api_strict
 import numpy as np
-import oracle
 import pytest
-from support import draw
+from cases import Case
+from support import draw, whole_numbers
 
 from xpconv import (
     conv,
@@ -64,30 +64,7 @@ def rounded(values, name):
 
 def by_loop(dy, x, w, bias, parameters):
     """What the loop makes of parameters as above."""
-    ndim = w.ndim - 2
-
-    def each(name):
-        value = parameters.get(name, 1)
-        return (value,) * ndim if isinstance(value, int) else value
-
-    padding = parameters.get("padding", 0)
-    pairs = [(padding, padding)] * ndim if isinstance(padding, int) else padding
-    spatial = tuple(range(2, w.ndim))
-    flip = parameters.get("flip", False)
-    sums = oracle.contract(
-        dy,
-        x,
-        np.flip(w, spatial) if flip else w,
-        bias,
-        stride=each("stride"),
-        lo=[lo for lo, _ in pairs],
-        hi=[hi for _, hi in pairs],
-        dilation=each("dilation"),
-        groups=parameters.get("groups", 1),
-        modes=parameters.get("padding_mode", ("zeros",) * ndim),
-        spread=each("input_dilation"),
-    )
-    return sums._replace(dw=np.flip(sums.dw, spatial)) if flip else sums
+    return Case(x.shape, w.shape, **parameters).expected(dy, x, w, bias)
 
 
 def shapes(parameters, x=(2, 4, 4, 3), w=(6, 4, 2, 3)):
@@ -419,11 +396,6 @@ def test_a_dtype_that_loses_something_is_refused(backend, ours, wide):
 # Real and complex ones together.
 
 PAIRS = [("float32", "complex64"), ("complex64", "float32"), ("float64", "complex128"), ("complex128", "float64")]
-
-
-def whole_numbers(rng, shape, dtype):
-    values = rng.integers(-5, 6, shape).astype(dtype)
-    return values + (1j * rng.integers(-5, 6, shape)).astype(dtype) if values.dtype.kind == "c" else values
 
 
 @pytest.mark.usefixtures("blocks")

@@ -7,117 +7,31 @@ from __future__ import annotations
 
 import inspect
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 import numpy as np
-import oracle
 import pytest
 import torch
+from cases import NUMPY_MODES, Case, placed
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support import assert_within, draw
+from support import assert_within, draw, whole_numbers
 
 import xpconv
 from xpconv import conv, conv_backward, conv_input_grad, conv_output_size, conv_weight_grad, options
 
 MODES = ("zeros", "reflect", "replicate", "circular")
-NUMPY = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 TORCH = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 PROMISED = {"float32": 2e-5, "complex64": 2e-5}  # of the largest result; 1e-13 for the wide ones
 
 
-class Case(NamedTuple):
-    """One convolution in the inner order of axes; sequences are one per spatial axis."""
-
-    x: tuple[int, ...]
-    w: tuple[int, ...]
-    padding: Any = 0
-    sides: tuple[tuple[int, int], ...] | None = None  # what the padding comes to, where it is said by name
-    stride: tuple[int, ...] | None = None
-    dilation: tuple[int, ...] | None = None
-    groups: int = 1
-    padding_mode: str | tuple[str, ...] = "zeros"
-    input_dilation: tuple[int, ...] | None = None
-    flip: bool = False
-
-    @property
-    def ndim(self):
-        return len(self.x) - 2
-
-    def each(self, value, default=1):
-        return (default,) * self.ndim if value is None else value
-
-    @property
-    def pairs(self):
-        if self.sides is not None:
-            return self.sides
-        if isinstance(self.padding, int):
-            return ((self.padding, self.padding),) * self.ndim
-        return tuple((p, p) if isinstance(p, int) else tuple(p) for p in self.padding)
-
-    @property
-    def modes(self):
-        return (self.padding_mode,) * self.ndim if isinstance(self.padding_mode, str) else self.padding_mode
-
-    @property
-    def parameters(self):
-        said = {name: getattr(self, name) for name in ("padding", "groups", "padding_mode", "flip")}
-        several = {name: getattr(self, name) for name in ("stride", "dilation", "input_dilation")}
-        return {**said, **{name: value for name, value in several.items() if value is not None}}
-
-    def y_shape(self):
-        """As many windows as fit, counted one by one."""
-        rows = (
-            self.x[2:],
-            self.w[2:],
-            self.pairs,
-            self.each(self.stride),
-            self.each(self.dilation),
-            self.each(self.input_dilation),
-        )
-        out = []
-        for size, kernel, (lo, hi), stride, dilation, spread in zip(*rows, strict=True):
-            places = len(range(0, spread * size, spread)) + (spread - 1) * max(size - 1, 0) + lo + hi
-            out.append(len([j for j in range(0, max(places, 0), stride) if j + dilation * (kernel - 1) < places]))
-        return (self.x[0], self.w[0], *out)
-
-    def shapes(self):
-        return self.y_shape(), self.x, self.w, self.w[:1]
-
-    def operands(self, dtype, seed=0):
-        return whole_numbers(np.random.default_rng(seed), self.shapes(), dtype)
-
-    def expected(self, dy, x, w, bias=None):
-        spatial = tuple(range(2, w.ndim))
-        lo, hi = ([pair[side] for pair in self.pairs] for side in (0, 1))
-        sums = oracle.contract(
-            dy,
-            x,
-            np.flip(w, spatial) if self.flip else w,
-            bias,
-            stride=self.each(self.stride),
-            lo=lo,
-            hi=hi,
-            dilation=self.each(self.dilation),
-            groups=self.groups,
-            modes=self.modes,
-            spread=self.each(self.input_dilation),
-        )
-        return sums._replace(dw=np.flip(sums.dw, spatial)) if self.flip else sums
-
-
-def whole_numbers(rng, shapes, dtype):
-    """Small enough that every sum here is exact in every dtype."""
-    kind = np.dtype(dtype).kind
-    arrays = [rng.integers(0 if kind == "u" else -4, 5, shape).astype(dtype) for shape in shapes]
-    if kind == "c":
-        arrays = [a + (1j * rng.integers(-4, 5, a.shape)).astype(dtype) for a in arrays]
-    return arrays
+def operands_of(case, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    return [whole_numbers(rng, shape, dtype) for shape in case.shapes]
 
 
 @lru_cache(maxsize=512)
 def reference(case, dtype):
-    operands = case.operands(dtype)
+    operands = operands_of(case, dtype)
     return operands, case.expected(*operands)
 
 
@@ -279,13 +193,13 @@ def test_in_every_dtype(backend, name, dtype):
 def test_in_many_small_parts(backend, rng, mode, method):
     """Parts that lie in the border, or across its edge: larger than the loop could do, against np.pad."""
     parameters = {"stride": (2, 1), "dilation": (1, 2), "groups": 2}
-    x, w = whole_numbers(rng, ((2, 4, 7, 20), (6, 2, 3, 4)), "float32")
-    padded = np.pad(x, ((0, 0), (0, 0), (8, 3), (2, 21)), NUMPY[mode])
+    x, w = (whole_numbers(rng, shape, "float32") for shape in ((2, 4, 7, 20), (6, 2, 3, 4)))
+    padded = np.pad(x, ((0, 0), (0, 0), (8, 3), (2, 21)), NUMPY_MODES[mode])
     with options(method=method):
         bordered = {**parameters, "padding": [(8, 3), (2, 21)], "padding_mode": mode}
         y = backend.numpy(conv(backend.array(x), backend.array(w), **bordered))
         np.testing.assert_array_equal(y, conv(padded, w, **parameters))
-        dy = whole_numbers(rng, [y.shape], "float32")[0]
+        dy = whole_numbers(rng, y.shape, "float32")
         dx, dw, _ = map(backend.numpy, conv_backward(*map(backend.array, (dy, x, w)), **bordered))
         dpadded, dw_padded, _ = conv_backward(dy, padded, w, **parameters)
     np.testing.assert_array_equal(dw, dw_padded)
@@ -298,7 +212,7 @@ def unpadded(dpadded, size, pairs, mode):
     if mode == "zeros":
         inner = tuple(slice(lo, lo + n) for n, (lo, _) in zip(size, pairs, strict=True))
         return dpadded[(..., *inner)]
-    places = [np.pad(np.arange(n), pair, NUMPY[mode]) for n, pair in zip(size, pairs, strict=True)]
+    places = [np.pad(np.arange(n), pair, NUMPY_MODES[mode]) for n, pair in zip(size, pairs, strict=True)]
     np.add.at(dx, (slice(None), slice(None), *np.ix_(*places)), dpadded)
     return dx
 
@@ -307,8 +221,8 @@ def unpadded(dpadded, size, pairs, mode):
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("mode", MODES)
 def test_modes_are_those_of_np_pad(backend, rng, mode, size, pairs):
-    x, w = whole_numbers(rng, ((2, 2, size), (3, 2, 2)), "float64")
-    padded = np.pad(x, ((0, 0), (0, 0), *pairs), NUMPY[mode])
+    x, w = (whole_numbers(rng, shape) for shape in ((2, 2, size), (3, 2, 2)))
+    padded = np.pad(x, ((0, 0), (0, 0), *pairs), NUMPY_MODES[mode])
     bordered = {"padding": pairs, "padding_mode": mode}
     with options(method="lowering"):
         # A kernel of one tap shows the padded input itself.
@@ -375,7 +289,7 @@ def test_against_torch_pad_and_its_tape(backend, rng, modes, pairs, size, dtype)
 @pytest.mark.parametrize("stride", [1, 2, 5])
 def test_full_and_valid_are_np_convolve(backend, rng, size, kernel, stride):
     """Turned around it is what NumPy calls a convolution."""
-    x, w = whole_numbers(rng, ((1, 1, size), (1, 1, kernel)), "float64")
+    x, w = (whole_numbers(rng, shape) for shape in ((1, 1, size), (1, 1, kernel)))
     with options(method="lowering"):
         full = conv(backend.array(x), backend.array(w), padding="full", flip=True, stride=stride)
         np.testing.assert_array_equal(backend.numpy(full)[0, 0], np.convolve(x[0, 0], w[0, 0], "full")[::stride])
@@ -390,7 +304,7 @@ def test_full_and_valid_are_np_convolve(backend, rng, size, kernel, stride):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("mode", ["zeros", "replicate"])
 def test_causal_sees_nothing_that_comes_later(backend, rng, mode, stride, dilation):
-    x, w, dy = whole_numbers(rng, ((2, 2, 8), (3, 2, 3), (2, 3, -(-8 // stride))), "float64")
+    x, w, dy = (whole_numbers(rng, shape) for shape in ((2, 2, 8), (3, 2, 3), (2, 3, -(-8 // stride))))
     causal = {"padding": "causal", "stride": stride, "dilation": dilation, "padding_mode": mode}
     with options(method="lowering"):
         y = backend.numpy(conv(backend.array(x), backend.array(w), **causal))
@@ -415,14 +329,14 @@ def test_causal_sees_nothing_that_comes_later(backend, rng, mode, stride, dilati
 @pytest.mark.parametrize("spread", [(2, 3), (1, 4), (5, 1)])
 @pytest.mark.parametrize("parameters", [{}, {"stride": 2}, {"dilation": 3}, {"stride": (3, 2), "dilation": (2, 3)}])
 def test_input_dilation_is_zeros_in_between(backend, rng, spread, parameters):
-    x, w = whole_numbers(rng, ((2, 4, 5, 4), (6, 2, 3, 2)), "float64")
+    x, w = (whole_numbers(rng, shape) for shape in ((2, 4, 5, 4), (6, 2, 3, 2)))
     wide = np.zeros((2, 4, *(r * (n - 1) + 1 for r, n in zip(spread, (5, 4), strict=True))))
     every = (..., slice(None, None, spread[0]), slice(None, None, spread[1]))
     wide[every] = x
     parameters = {**parameters, "padding": [(3, 1), (2, 4)], "groups": 2}
     with options(method="lowering"):
         expected = conv(wide, w, **parameters)
-        dy = whole_numbers(rng, [expected.shape], "float64")[0]
+        dy = whole_numbers(rng, expected.shape)
         dwide, dw_wide, db_wide = conv_backward(dy, wide, w, **parameters)
         y = conv(backend.array(x), backend.array(w), input_dilation=spread, **parameters)
         dx, dw, db = conv_backward(*map(backend.array, (dy, x, w)), input_dilation=spread, **parameters)
@@ -433,14 +347,14 @@ def test_input_dilation_is_zeros_in_between(backend, rng, spread, parameters):
 @pytest.mark.parametrize("mode", MODES)
 def test_flip_is_of_the_spatial_axes_of_the_weight(backend, rng, mode):
     parameters = {"stride": (2, 1), "padding": [(1, 2), (0, 3)], "groups": 2, "padding_mode": mode}
-    x, w = whole_numbers(rng, ((2, 4, 6, 5), (6, 2, 3, 2)), "float64")
+    x, w = (whole_numbers(rng, shape) for shape in ((2, 4, 6, 5), (6, 2, 3, 2)))
     turned = np.ascontiguousarray(w[:, :, ::-1, ::-1])
     x, w, turned = map(backend.array, (x, w, turned))
     with options(method="lowering"):
         y, expected = conv(x, w, flip=True, **parameters), conv(x, turned, **parameters)
         np.testing.assert_array_equal(backend.numpy(y), backend.numpy(expected))
         assert not np.array_equal(backend.numpy(y), backend.numpy(conv(x, w, **parameters)))
-        dy = backend.array(whole_numbers(rng, [tuple(y.shape)], "float64")[0])
+        dy = backend.array(whole_numbers(rng, tuple(y.shape)))
         ours = conv_backward(dy, x, w, flip=True, **parameters)
         theirs = conv_backward(dy, x, turned, **parameters)
     np.testing.assert_array_equal(backend.numpy(ours.dx), backend.numpy(theirs.dx))
@@ -456,14 +370,6 @@ LAYOUT_CASES = {
 }
 
 
-def placed(values, ndim, batch, channel_axis):
-    """(n, c, *spatial) with other batch axes instead of n, and the channels where the axis says."""
-    channels = values.shape[1]
-    at = channel_axis % (ndim + 2)  # as if there were one batch axis
-    values = values.reshape(*batch, channels, *values.shape[2:])
-    return np.moveaxis(values, len(batch), at + len(batch) - 1 if at else 0)
-
-
 @pytest.mark.parametrize("batch", [(), (3,), (1,), (0,), (2, 3), (0, 2), (2, 1, 2), (3, 0, 2)], ids=str)
 @pytest.mark.parametrize(
     ("ndim", "channel_axis"), [(ndim, axis) for ndim in LAYOUT_CASES for axis in range(-ndim - 2, ndim + 2)]
@@ -471,7 +377,7 @@ def placed(values, ndim, batch, channel_axis):
 def test_channel_and_batch_axes(backend, ndim, batch, channel_axis):
     case = LAYOUT_CASES[ndim]._replace(x=(int(np.prod(batch)), *LAYOUT_CASES[ndim].x[1:]))
     (dy, x, w, bias), expected = reference(case, "float64")
-    layout = ndim, batch, channel_axis
+    layout = batch, channel_axis
     dy, x = (placed(a, *layout) for a in (dy, x))
     ours_dy, ours_x, ours_w, ours_bias = map(backend.array, (dy, x, w, bias))
     before = [a.tobytes() for a in (dy, x, w, bias)]
@@ -511,7 +417,7 @@ def test_output_size_is_that_of_the_output(name):
     size = conv_output_size(case.x[2:], case.w[2:], **said)
     assert type(size) is tuple
     assert all(type(one) is int for one in size)
-    assert size == case.y_shape()[2:]
+    assert size == case.y[2:]
 
 
 @given(
@@ -567,7 +473,7 @@ def test_signatures_show_every_parameter(name):
 
 
 def test_what_is_left_out_is_the_default(backend, rng):
-    x, w, bias = map(backend.array, whole_numbers(rng, ((2, 3, 6), (4, 3, 3), (4,)), "float64"))
+    x, w, bias = (backend.array(whole_numbers(rng, shape)) for shape in ((2, 3, 6), (4, 3, 3), (4,)))
     said = {name: p.default for name, p in inspect.signature(conv).parameters.items() if p.kind is p.KEYWORD_ONLY}
     np.testing.assert_array_equal(backend.numpy(conv(x, w, bias, **said)), backend.numpy(conv(x, w, bias)))
     for name, value in said.items():
@@ -607,7 +513,7 @@ def anything(draw_from):
         spread,
         draw_from(st.booleans()),
     )
-    assume(0 not in case.y_shape()[2:])
+    assume(0 not in case.y[2:])
     return case, tuple(batch), draw_from(st.integers(-ndim - 2, ndim + 1))
 
 
@@ -619,9 +525,9 @@ def anything(draw_from):
 )
 def test_everything_at_once(backend, drawn, seed, dtype):
     case, batch, channel_axis = drawn
-    dy, x, w, bias = case.operands(dtype, seed)
+    dy, x, w, bias = operands_of(case, dtype, seed)
     expected = case.expected(dy, x, w, bias)
-    layout = case.ndim, batch, channel_axis
+    layout = batch, channel_axis
     operands = [np.ascontiguousarray(a) for a in (placed(dy, *layout), placed(x, *layout), w, bias)]
     ours_dy, ours_x, ours_w, ours_bias = map(backend.array, operands)
     said = {**case.parameters, "channel_axis": channel_axis}
@@ -650,7 +556,7 @@ NAN_CASES = [
 
 @lru_cache
 def alone(case, slot, at):
-    operands = [np.ones(shape) for shape in case.shapes()[:3]]
+    operands = [np.ones(shape) for shape in case.shapes[:3]]
     operands[slot][...] = 0
     operands[slot][at] = 1
     return case.expected(*operands)
@@ -661,7 +567,7 @@ def alone(case, slot, at):
 @pytest.mark.parametrize("case", NAN_CASES)
 def test_nan_reaches_just_what_sees_it(backend, case, value):
     """What sees an element is what the loop makes of that element alone, with ones for all else."""
-    ones = [np.ones(shape) for shape in case.shapes()[:3]]
+    ones = [np.ones(shape) for shape in case.shapes[:3]]
 
     def with_it(slot, at):
         spoiled = ones[slot].copy()

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import NamedTuple
 
 import array_api_compat
 import numpy as np
 import pytest
 import torch
+from cases import NUMPY_MODES
+from cases import WindowCase as Case
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support import whole_numbers
 
 from xpconv import conv, fold, options, unfold
 
-PAD = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "zeros": "constant"}  # what NumPy calls them
 INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-
-
-def whole_numbers(rng, shape, dtype="float64"):
-    """Small enough that every sum here is exact."""
-    if np.dtype(dtype).kind in "bu":
-        return rng.integers(0, 2 if dtype == "bool" else 5, shape).astype(dtype)
-    values = rng.integers(-8, 9, shape).astype(dtype)
-    return (values + 1j * rng.integers(-8, 9, shape)).astype(dtype) if np.dtype(dtype).kind == "c" else values
 
 
 # Against torch.
@@ -56,61 +49,6 @@ def test_as_torch(backend, rng, size, kernel, parameters, dtype):
 
 
 # Against a loop.
-
-
-class Case(NamedTuple):
-    size: tuple[int, ...]
-    kernel: tuple[int, ...]
-    parameters: dict = {}  # noqa: RUF012, nobody writes to it
-    pad: tuple[tuple[int, int], ...] | None = None  # what the padding comes to
-
-    def sources(self):
-        """For every tap and position the input that is seen there, or None: (taps, positions)."""
-
-        def each(name, default):
-            value = self.parameters.get(name, default)
-            return (value,) * len(self.size) if isinstance(value, (int, str)) else value
-
-        places = []
-        pads = self.pad or ((0, 0),) * len(self.size)
-        for size, (lo, hi), mode in zip(self.size, pads, each("padding_mode", "zeros"), strict=True):
-            more = {"constant_values": -1} if mode == "zeros" else {}
-            at = np.arange(size)
-            if lo > 0 or hi > 0:
-                at = np.pad(at, (max(lo, 0), max(hi, 0)), PAD[mode], **more)
-            places.append(at[max(-lo, 0) : len(at) - max(-hi, 0)])
-        strides, dilations = each("stride", 1), each("dilation", 1)
-        extents = [d * (k - 1) for d, k in zip(dilations, self.kernel, strict=True)]
-        outs = [range((len(at) - e - 1) // s + 1) for at, e, s in zip(places, extents, strides, strict=True)]
-        rows = []
-        for t in np.ndindex(self.kernel):
-            row = []
-            for j in product(*outs):
-                i = tuple(
-                    int(at[s * j_ + d * t_]) for at, s, j_, d, t_ in zip(places, strides, j, dilations, t, strict=True)
-                )
-                row.append(None if -1 in i else i)
-            rows.append(row)
-        return rows
-
-    def unfolded(self, x):
-        rows = self.sources()
-        columns = np.zeros((x.shape[0], x.shape[1] * len(rows), len(rows[0])), x.dtype)
-        for c, (t, row) in product(range(x.shape[1]), enumerate(rows)):
-            for j, i in enumerate(row):
-                if i is not None:
-                    columns[:, c * len(rows) + t, j] = x[(slice(None), c, *i)]
-        return columns
-
-    def folded(self, columns):
-        rows = self.sources()
-        channels = columns.shape[1] // len(rows)
-        x = np.zeros((columns.shape[0], channels, *self.size), columns.dtype)
-        for c, (t, row) in product(range(channels), enumerate(rows)):
-            for j, i in enumerate(row):
-                if i is not None:
-                    x[(slice(None), c, *i)] += columns[:, c * len(rows) + t, j]
-        return x
 
 
 CASES = {
@@ -189,7 +127,7 @@ def test_of_padded_is_of_what_numpy_pads(backend, rng, case):
     for axis, ((lo, hi), mode) in enumerate(zip(case.pad or ((0, 0),) * len(case.size), modes, strict=True), 2):
         width = [(0, 0)] * padded.ndim
         width[axis] = (max(lo, 0), max(hi, 0))
-        padded = np.pad(padded, width, PAD[mode])
+        padded = np.pad(padded, width, NUMPY_MODES[mode])
         padded = np.take(padded, range(max(-lo, 0), padded.shape[axis] - max(-hi, 0)), axis)
     steps = {key: value for key, value in case.parameters.items() if key in ("stride", "dilation")}
     ours = unfold(backend.array(x), case.kernel, **case.parameters)
@@ -209,7 +147,7 @@ def geometries(draw):
     for n, k, d, (before, after) in zip(size, kernel, dilation, pads, strict=True):
         assume(n + before + after >= d * (k - 1) + 1)
         assume(n + min(before, 0) + min(after, 0) > 0)
-    modes = draw(st.tuples(*(st.sampled_from(list(PAD)) for _ in range(ndim))))
+    modes = draw(st.tuples(*(st.sampled_from(list(NUMPY_MODES)) for _ in range(ndim))))
     parameters = {"stride": stride, "dilation": dilation, "padding": pads, "padding_mode": modes}
     return Case(size, kernel, parameters, pads)
 

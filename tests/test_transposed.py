@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
 
 import numpy as np
-import oracle
 import pytest
 import torch
+from cases import TransposedCase as Case
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support import assert_within, draw
+from support import assert_within, draw, whole_numbers
 
 from xpconv import (
     conv,
@@ -30,12 +29,6 @@ TRANSPOSED = {
     3: torch.nn.functional.conv_transpose3d,
 }
 torch.backends.cudnn.allow_tf32 = False
-
-
-def whole_numbers(rng, shape, dtype="float64"):
-    """Small enough that every sum here is exact."""
-    values = rng.integers(-8, 9, shape).astype(dtype)
-    return (values + 1j * rng.integers(-8, 9, shape)).astype(dtype) if np.dtype(dtype).kind == "c" else values
 
 
 # Against torch.
@@ -124,51 +117,6 @@ def test_any_geometry_that_torch_has(backend, geometry, seed, dtype):
 
 
 # Against the loop.
-
-
-class Case(NamedTuple):
-    x: tuple[int, ...]
-    w: tuple[int, ...]
-    size: tuple[int, ...]  # the output's
-    parameters: dict[str, Any] = {}  # noqa: RUF012, nobody writes to it
-    lo: int | tuple[int, ...] = 0  # what the padding comes to
-    hi: int | tuple[int, ...] = 0
-
-    def of(self, name, default):
-        value = self.parameters.get(name, default)
-        return tuple(value) if isinstance(value, (tuple, list)) else (value,) * len(self.size)
-
-    @property
-    def groups(self):
-        return self.parameters.get("groups", 1)
-
-    @property
-    def y(self):
-        return (self.x[0], self.groups * self.w[1], *self.size)
-
-    def expected(self, dy, x, w, bias=None):
-        """y, dx, dw and db: the loop's dx, y and dw with the slots exchanged, and its conjugation undone."""
-        if self.parameters.get("flip"):
-            w = np.flip(w, axis=tuple(range(2, w.ndim)))
-        lo, hi = (value if isinstance(value, tuple) else (value,) * len(self.size) for value in (self.lo, self.hi))
-        sums = oracle.contract(
-            x,
-            dy,
-            np.conj(w),
-            stride=self.of("stride", 1),
-            lo=lo,
-            hi=hi,
-            dilation=self.of("dilation", 1),
-            groups=self.groups,
-            modes=self.of("padding_mode", "zeros"),
-            spread=self.of("input_dilation", 1),
-        )
-        y, dx, dw = sums.dx, sums.y if x.dtype.kind == "c" else sums.y.real, np.conj(sums.dw)
-        if self.parameters.get("flip"):
-            dw = np.flip(dw, axis=tuple(range(2, w.ndim)))
-        if bias is not None:
-            y = y + bias.astype(y.dtype).reshape(-1, *(1,) * len(self.size))
-        return y, dx, dw, dy.astype(y.dtype).sum(axis=(0, *range(2, dy.ndim)))
 
 
 CASES = {
@@ -283,7 +231,7 @@ VALUES = [
 def by_the_loop(name, dtype):
     """Operands; then y, dx, dw, db and y without a bias as they should be, their magnitudes and counts of products."""
     case, rng = CASES[name], np.random.default_rng(20261123)
-    operands = [draw(rng, shape, dtype) for shape in (case.y, case.x, case.w, case.y[1:2])]
+    operands = [draw(rng, shape, dtype) for shape in case.shapes]
     sums = []
     for kind in (np.array, np.abs, lambda values: np.ones(values.shape)):
         *rest, bias = map(kind, operands)
@@ -444,10 +392,7 @@ def test_batch_axes(backend, rng, batch, channel_axis):
 def test_real_meets_complex(backend, rng, name, kinds):
     case, y_dtype = CASES[name], max(kinds, key=lambda kind: kind[0] == "c")
     dtypes = (y_dtype, *kinds, y_dtype)
-    operands = [
-        whole_numbers(rng, shape, dtype)
-        for shape, dtype in zip((case.y, case.x, case.w, case.y[1:2]), dtypes, strict=True)
-    ]
+    operands = [whole_numbers(rng, shape, dtype) for shape, dtype in zip(case.shapes, dtypes, strict=True)]
     dy, x, w, bias = map(backend.array, operands)
     with options(method="lowering"):
         results = (
@@ -762,7 +707,7 @@ def test_of_nothing(backend, rng, x, w, groups, parameters):
     size = (3, 2) if "padding_mode" not in parameters else (2, 1)
     pairs = ((1, 0), (0, 1)) if "padding_mode" not in parameters else ((1, 1), (1, 1))
     case = Case(x, w, size, {**parameters, "groups": groups}, *zip(*pairs, strict=True))
-    operands = [whole_numbers(rng, shape) for shape in (case.y, case.x, case.w, case.y[1:2])]
+    operands = [whole_numbers(rng, shape) for shape in case.shapes]
     dy, inputs, weight, bias = map(backend.array, operands)
     results = (
         conv_transpose(inputs, weight, bias, **case.parameters),
@@ -822,34 +767,3 @@ def test_nan_and_inf_reach_just_what_sees_them(backend, value, parameters):
     assert 0 < np.sum(reached) < reached.size
     np.testing.assert_array_equal(~np.isfinite(backend.numpy(dx)), reached)
     np.testing.assert_array_equal(~np.isfinite(backend.numpy(db)), [False, False, True])
-
-
-def test_needs(backend, rng):
-    dy, x, w = (backend.array(draw(rng, shape, "float32")) for shape in ((2, 2, 6), (2, 3, 5), (3, 2, 2)))
-    everything = conv_transpose_backward(dy, x, w)
-    for mask in np.ndindex(2, 2, 2):
-        some = conv_transpose_backward(dy, x, w, needs=[bool(bit) for bit in mask])
-        for needed, one, other in zip(mask, some, everything, strict=True):
-            if needed:
-                np.testing.assert_array_equal(backend.numpy(one), backend.numpy(other))
-            else:
-                assert one is None
-
-
-@pytest.mark.parametrize("method", ["lowering", "banded"])
-@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
-def test_whole_numbers_are_the_same_to_the_bit_in_any_blocks(backend, rng, monkeypatch, method, padding_mode):
-    # Sums of whole numbers below 2**24 are exact in float32, in whatever order they are made.
-    parameters = {"stride": (2, 1), "padding": (1, 1), "groups": 2, "padding_mode": padding_mode}
-    case = Case((3, 4, 4, 6), (4, 3, 3, 2), (7, 5), parameters, 1, 1)
-    dy, x, w = (whole_numbers(rng, shape, "float32") for shape in (case.y, case.x, case.w))
-    expected = case.expected(dy, x, w)
-    for size in (300, 3000, 10**9):
-        monkeypatch.setattr("xpconv._algorithms.block_bytes", lambda *_, size=size: size)
-        with options(method=method):
-            results = (
-                conv_transpose(backend.array(x), backend.array(w), **parameters),
-                *conv_transpose_backward(*map(backend.array, (dy, x, w)), **parameters),
-            )
-        for result, values in zip(results, expected, strict=True):
-            np.testing.assert_array_equal(backend.numpy(result), values)

@@ -11,21 +11,22 @@ import sys
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cupy_standin
 import dask
 import dask.array as da
 import numpy as np
-import oracle
 import pytest
 import torch
+from cases import Case, TransposedCase, placed
 from dask.array.core import slices_from_chunks
 from dask.callbacks import Callback
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Backend
 from support import draw as normal
+from support import whole_numbers
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import xpconv
@@ -60,105 +61,47 @@ DTYPES = (
 )
 
 
-class Sums(NamedTuple):
-    y: np.ndarray
-    dx: np.ndarray
-    dw: np.ndarray
+# Small enough that sums of 16 bits are exact, too.
+whole = partial(whole_numbers, most=3)
 
 
-class Case(NamedTuple):
-    """One convolution, or a transposed one; sequences are one per spatial axis."""
+class Laid(NamedTuple):
+    """A case, transposed or not, with its batch and channel axes as the user has them."""
 
-    transposed: bool
-    samples: int
-    groups: int
-    outputs: int  # in each group
-    inputs: int
-    size: tuple[int, ...]  # of the form's x: what the transposed one returns
-    out: tuple[int, ...]
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
-    sides: tuple[tuple[int, int], ...]
-    padding: Any
-    modes: tuple[str, ...]
-    spread: tuple[int, ...]
-    flip: bool
-    channel_axis: int
+    inner: Case | TransposedCase
     batch: tuple[int, ...]
-    extra: tuple[int, ...]  # the output padding
+    channel_axis: int
 
     @property
     def parameters(self):
-        said = {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "padding_mode": self.modes,
-            "input_dilation": self.spread,
-            "flip": self.flip,
-            "channel_axis": self.channel_axis,
-        }
-        return {**said, "output_padding": self.extra} if self.transposed else said
+        return {**self.inner.parameters, "channel_axis": self.channel_axis}
 
     @property
     def function(self):
-        return "conv_transpose" if self.transposed else "conv"
+        return "conv_transpose" if isinstance(self.inner, TransposedCase) else "conv"
 
     @property
     def shapes(self):
         """Of what comes in, of the weight and of what comes out."""
-        x = self.outer((self.samples, self.groups * self.inputs, *self.size))
-        y = self.outer((self.samples, self.groups * self.outputs, *self.out))
-        w = (self.groups * self.outputs, self.inputs, *self.kernel)
-        return (y, w, x) if self.transposed else (x, w, y)
-
-    def outer(self, shape):
-        _, channels, *spatial = shape
-        shape = [*self.batch, *spatial]
-        shape.insert({1: len(self.batch), 0: 0, -1: len(shape)}[self.channel_axis], channels)
-        return tuple(shape)
+        x, y = (self.outward(np.empty(shape)).shape for shape in (self.inner.x, self.inner.y))
+        return x, self.inner.w, y
 
     def inward(self, array):
-        channels = {1: len(self.batch), 0: 0, -1: array.ndim - 1}[self.channel_axis]
-        array = np.moveaxis(array, channels, len(self.batch))
-        return array.reshape(self.samples, *array.shape[len(self.batch) :])
+        ndim = array.ndim - len(self.batch) - 1
+        at = self.channel_axis % (ndim + 2)  # as if there were one batch axis
+        array = np.moveaxis(array, at + len(self.batch) - 1 if at else 0, len(self.batch))
+        return array.reshape(math.prod(self.batch), *array.shape[len(self.batch) :])
 
     def outward(self, array):
-        channels = {1: len(self.batch), 0: 0, -1: array.ndim + len(self.batch) - 2}[self.channel_axis]
-        return np.moveaxis(array.reshape(*self.batch, *array.shape[1:]), len(self.batch), channels)
+        return placed(array, self.batch, self.channel_axis)
 
     def sums(self, dy, x, w):
-        """y, dx and dw of what is given in outer order, as the user calls them."""
-        taps = tuple(range(2, w.ndim))
-        turned = np.flip(w, taps) if self.flip else w
-        contract = partial(
-            oracle.contract,
-            stride=self.stride,
-            lo=[lo for lo, _ in self.sides],
-            hi=[hi for _, hi in self.sides],
-            dilation=self.dilation,
-            groups=self.groups,
-            modes=self.modes,
-            spread=self.spread,
-        )
-        dy, x = self.inward(dy), self.inward(x)
-        if self.transposed:
-            dx, y, dw, _ = contract(x, dy, np.conj(turned))
-            dw = np.conj(dw)
-        else:
-            y, dx, dw, _ = contract(dy, x, turned)
-        return Sums(self.outward(y), self.outward(dx), np.flip(dw, taps) if self.flip else dw)
+        """y, dx, dw and db of what is given in outer order, as the user calls them."""
+        sums = self.inner.expected(self.inward(dy), self.inward(x), w)
+        return sums._replace(y=self.outward(sums.y), dx=self.outward(sums.dx))
 
     def per_channel(self, bias):
-        return self.outward(np.broadcast_to(bias.reshape(-1, *(1,) * len(self.kernel)), self._inner_y))
-
-    @property
-    def _inner_y(self):
-        if self.transposed:
-            return (self.samples, self.groups * self.inputs, *self.size)
-        return (self.samples, self.groups * self.outputs, *self.out)
+        return self.outward(np.broadcast_to(bias.reshape(-1, *(1,) * (len(self.inner.y) - 2)), self.inner.y))
 
 
 def extent(kernel, dilation):
@@ -218,22 +161,31 @@ def cases(draw, transposed):
     batch = draw(st.sampled_from([(3,), (2,), (1,), (), (2, 2)]))
     channel_axis = draw(st.sampled_from([1, 1, -1, 0])) if ndim else 1
     flip = draw(st.booleans())
-    return Case(
-        transposed, math.prod(batch), groups, outputs, inputs, size, out, kernel, stride, dilation, sides, padding,
-        modes, spread, flip, channel_axis, batch, extra,
-    )  # fmt: skip
+    samples = math.prod(batch)
+    w = (groups * outputs, inputs, *kernel)
+    if not transposed:
+        x = (samples, groups * inputs, *size)
+        inner = Case(x, w, padding, sides, stride, dilation, groups, modes, spread, flip)
+        return Laid(inner, batch, channel_axis)
+    parameters = {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "padding_mode": modes,
+        "input_dilation": spread,
+        "flip": flip,
+        "output_padding": extra,
+    }
+    lo, hi = zip(*padding, strict=True) if padding else ((), ())
+    inner = TransposedCase((samples, groups * outputs, *out), w, size, parameters, lo, hi)
+    return Laid(inner, batch, channel_axis)
 
 
 def cuts(draw, shape):
     """Any chunks."""
     inner = (draw(st.sets(st.integers(1, n - 1), max_size=4)) if n > 1 else set() for n in shape)
     return tuple(tuple(b - a for a, b in pairwise([0, *sorted(s), n])) for s, n in zip(inner, shape, strict=True))
-
-
-def whole(rng, shape, dtype):
-    """Small enough that every sum here is exact."""
-    values = rng.integers(-3, 4, shape).astype(dtype)
-    return values + (1j * rng.integers(-3, 4, shape)).astype(dtype) if values.dtype.kind == "c" else values
 
 
 def chunked(kind, values, chunks):
@@ -286,7 +238,7 @@ def test_every_function_in_any_chunks(backend, transposed, data, seed):
     if dtype == "int8" and data.draw(st.booleans()):
         y_dtype, said = np.dtype("int32"), {**said, "dtype": np.dtype("int32")}
     x_shape, w_shape, y_shape = case.shapes
-    b_shape = (case._inner_y[1],)
+    b_shape = (case.inner.y[1],)
 
     def lazily(values):
         """In chunks; weights as they are, too."""
@@ -297,7 +249,7 @@ def test_every_function_in_any_chunks(backend, transposed, data, seed):
     x, tx = (whole(rng, x_shape, dtype) for _ in range(2))
     w, tw = (whole(rng, w_shape, w_dtype) for _ in range(2))
     b, tb, dy = (whole(rng, shape, y_dtype) for shape in (b_shape, b_shape, y_shape))
-    y, dx, dw = case.sums(dy, x, w)
+    y, dx, dw, db = case.sums(dy, x, w)
     with options(method="lowering"):
         X, W, DY = chunked(kind, x, cuts(data.draw, x_shape)), lazily(w), chunked(kind, dy, cuts(data.draw, y_shape))
         function, backward, jvp, double = (
@@ -307,7 +259,7 @@ def test_every_function_in_any_chunks(backend, transposed, data, seed):
         dX, dW, dB = backward(DY, X, W, **said)
         assert_equal(kind, dX, dx, dtype)
         assert_equal(kind, dW, dw, w_dtype)
-        assert_equal(kind, dB, case.inward(dy).sum((0, *range(2, dy.ndim + 1 - len(case.batch)))), y_dtype)
+        assert_equal(kind, dB, db, y_dtype)
         assert dX.chunks == X.chunks
 
         keep = [data.draw(st.booleans()) for _ in range(3)]
@@ -327,8 +279,8 @@ def test_every_function_in_any_chunks(backend, transposed, data, seed):
             assert_equal(kind, dW, of_tx.dw, w_dtype)
 
         if not transposed and dtype == w_dtype == y_dtype:
-            assert_equal(kind, conv_input_grad(DY, W, input_size=case.size, **said), dx, dtype)
-            assert_equal(kind, conv_weight_grad(DY, X, kernel_size=case.kernel, **said), dw, dtype)
+            assert_equal(kind, conv_input_grad(DY, W, input_size=case.inner.x[2:], **said), dx, dtype)
+            assert_equal(kind, conv_weight_grad(DY, X, kernel_size=w_shape[2:], **said), dw, dtype)
 
 
 @settings(max_examples=20)

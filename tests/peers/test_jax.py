@@ -18,13 +18,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 from oracle import contract
-from support import assert_within
+from support import assert_within, whole_numbers
 
 import xpconv
 from xpconv import options
 
 NAMES = {"valid": "VALID", "same": "SAME", "same_lower": "SAME_LOWER"}
 DTYPES = st.sampled_from(["float64", "complex128"])
+whole = functools.partial(whole_numbers, most=3)
 
 
 class Case(NamedTuple):
@@ -103,12 +104,6 @@ def cases(draw):
 
     w = (groups * outputs, inputs, *kernel)
     return Case(placed(groups * outputs, out), placed(groups * inputs, size), w, size, parameters)
-
-
-def whole(rng, shape, dtype):
-    """Small enough that every sum here is exact."""
-    values = rng.integers(-3, 4, shape).astype(dtype)
-    return values + (1j * rng.integers(-3, 4, shape)).astype(dtype) if values.dtype.kind == "c" else values
 
 
 def assert_same(ours, theirs):
