@@ -24,9 +24,8 @@ from dask.array.core import slices_from_chunks
 from dask.callbacks import Callback
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import Backend
+from support import Backend, whole_numbers
 from support import draw as normal
-from support import whole_numbers
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import xpconv
