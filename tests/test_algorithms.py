@@ -14,14 +14,14 @@ from support import draw
 
 from xpconv import conv, conv_backward, conv_input_grad, conv_weight_grad, options
 from xpconv._algorithms import _contractions as contractions
-from xpconv._algorithms._banded import Banded
-from xpconv._algorithms._choose import Wanted, choose
-from xpconv._algorithms._flat import Flat
-from xpconv._algorithms._fourier import Fourier
-from xpconv._algorithms._lowering import Lowering
-from xpconv._algorithms._plan import plan
-from xpconv._algorithms._winograd import Winograd
-from xpconv._geometry import parse
+from xpconv._algorithms.banded import Banded
+from xpconv._algorithms.choose import Wanted, choose
+from xpconv._algorithms.flat import Flat
+from xpconv._algorithms.fourier import Fourier
+from xpconv._algorithms.lowering import Lowering
+from xpconv._algorithms.plan import plan
+from xpconv._algorithms.winograd import Winograd
+from xpconv._spec.geometry import parse
 
 # A basis, and the shapes and parameters of a convolution that it can do; tiles that divide the output and that do not.
 CASES = [
@@ -299,7 +299,7 @@ def test_fourier_transforms_of_scipy_or_numpy(rng, monkeypatch, installed):
             asked.append(name)
             return getattr(np.fft, name)
 
-    monkeypatch.setattr("xpconv._namespace._scipy_fft", lambda: Transforms() if installed else None)
+    monkeypatch.setattr("xpconv._arrays.namespace._scipy_fft", lambda: Transforms() if installed else None)
     x, w = rng.standard_normal((1, 2, 50)), rng.standard_normal((2, 2, 20))
     with options(method="lowering"):
         expected = conv(x, w)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from xpconv import conv_output_size
-from xpconv._call import Call
-from xpconv._geometry import Axis, parse
-from xpconv._parameters import Parameters
+from xpconv._engines.call import Call
+from xpconv._spec.geometry import Axis, parse
+from xpconv._spec.parameters import Parameters
 
 AXES = [Axis(*row) for row in product(range(7), range(1, 4), range(1, 5), range(1, 4), range(-1, 4), range(-1, 4))]
 

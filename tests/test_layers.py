@@ -28,7 +28,7 @@ from xpconv import (
     conv_transpose_backward,
     options,
 )
-from xpconv._algorithms._winograd import Winograd
+from xpconv._algorithms.winograd import Winograd
 
 # On CUDA cuDNN would compute with the 10 bits of TF32, and the reference would be the less exact of the two.
 torch.backends.cudnn.allow_tf32 = False

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from xpconv import conv, conv_input_grad, conv_transpose, conv_weight_grad, explain, options
-from xpconv._algorithms._choose import Wanted, choose
-from xpconv._algorithms._lowering import Lowering
-from xpconv._algorithms._plan import plan
-from xpconv._geometry import parse
+from xpconv._algorithms.choose import Wanted, choose
+from xpconv._algorithms.lowering import Lowering
+from xpconv._algorithms.plan import plan
+from xpconv._spec.geometry import parse
 
 F = torch.nn.functional
 MIB = 2**20

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xpconv import _namespace as namespace
 from xpconv import conv, conv_input_grad, explain, options
-from xpconv._numbers import exact
+from xpconv._arrays import namespace
+from xpconv._arrays.dtypes import exact
 
 PARTS = (0.0, 1.5, -2.0, np.inf, -np.inf, np.nan)
 
@@ -77,7 +77,7 @@ def test_torch_adds_to_a_part_without_copying_it():
 
 @pytest.mark.parametrize("write", [namespace.put, namespace.add])
 def test_the_portable_way_to_write_to_a_part(backend, monkeypatch, write):
-    monkeypatch.setattr("xpconv._namespace._is_writable", lambda _: False)
+    monkeypatch.setattr("xpconv._arrays.namespace._is_writable", lambda _: False)
     with backend.here():
         out = backend.xp.astype(backend.array(np.arange(12.0).reshape(3, 4)), backend.xp.float64, copy=True)
         out = write(out, (slice(1, 3), slice(0, 4, 2)), backend.array(np.full((2, 2), 10.0)), xp=backend.xp)
@@ -90,7 +90,7 @@ def test_the_portable_way_to_write_to_a_part(backend, monkeypatch, write):
 
 
 def test_a_constant_is_made_once_for_each_dtype(backend, monkeypatch):
-    monkeypatch.setattr("xpconv._namespace._constants", {})
+    monkeypatch.setattr("xpconv._arrays.namespace._constants", {})
     made = []
 
     def sizes_in_a_row(*sizes):
@@ -109,7 +109,7 @@ def test_a_constant_is_made_once_for_each_dtype(backend, monkeypatch):
 
 
 def test_constants_are_bounded(monkeypatch):
-    monkeypatch.setattr("xpconv._namespace._constants", {})
+    monkeypatch.setattr("xpconv._arrays.namespace._constants", {})
     like = np.zeros(1)
     for size in range(3 * namespace.MOST_CONSTANTS):
         namespace.constant(np.zeros, size, like=like, xp=np)

@@ -10,7 +10,7 @@ import pytest
 from support import draw
 
 from xpconv import conv, conv_input_grad, conv_weight_grad, explain, options
-from xpconv._options import Options, current
+from xpconv._spec.options import Options, current
 
 
 def test_options_nest_and_end():

@@ -6,49 +6,14 @@ import ast
 import importlib
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import xpconv
 
 ROOT = Path(xpconv.__file__).parent
 
-# A file imports only from floors below its own; __main__ stands on top of all.
-FLOORS = {
-    "_geometry": 0,
-    "_typing": 0,
-    "_options": 0.2,  # of floor 0 as well, over the geometry, as the next
-    "_parameters": 0.27,
-    "_parts": 0.2,
-    "_form": 0.3,
-    "_threads": 0.2,
-    "_namespace": 0.25,  # of floor 0 as well, over the types and the threads
-    "_numbers": 0.6,
-    "_layout": 1,
-    "_padding": 1,
-    "_windows": 2,
-    "_algorithms._banded": 3,
-    "_algorithms._costs": 3,
-    "_algorithms._fourier": 3,
-    "_algorithms._lowering": 3,
-    "_algorithms._flat": 3.05,  # lowering, too
-    "_algorithms._winograd": 3,
-    "_algorithms._plan": 3.1,
-    "_algorithms._choose": 3.2,
-    "_algorithms._contractions": 3.2,
-    "_algorithms": 3.5,  # the folder's own door
-    "_slots": 3.6,
-    "_chunked": 3.7,  # for dask, as the next two for torch: they import it, and are imported when its arrays come
-    "_tape": 3.7,
-    "_graph": 0.3,
-    "_call": 3.8,
-    "_functional": 4,
-    "_patches": 4,
-    "_transposed": 4.1,  # the same floor, with the gradients' names from beside it
-    "_explain": 4.5,
-    "_layers": 5,
-    "": 6,
-    "__main__": 7,
-}
+FOLDERS = ("_spec", "_arrays", "_algorithms", "_engines", "_api")  # each imports only from itself and those before it
 
 
 def modules():
@@ -67,7 +32,7 @@ def imports(name, path):
         elif isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1] + (node.module.split(".") if node.module else [])
             inside = {".".join([*base, alias.name]) for alias in node.names}
-            ours |= (inside & set(FLOORS)) or {".".join(base)}
+            ours |= (inside & {name for name, _ in modules()}) or {".".join(base)}
         elif isinstance(node, ast.ImportFrom):
             others.add(node.module)
     ours |= {other.removeprefix("xpconv").lstrip(".") for other in others if other.split(".")[0] == "xpconv"}
@@ -113,8 +78,8 @@ def test_public_names():
 
 
 def test_every_module_says_what_it_hands_out():
-    for name, _ in modules():
-        if name in ("", "__main__", "_chunked"):  # the last one imports dask
+    for name, path in modules():
+        if name in ("", "__main__", "_engines.dask") or not path.read_text():  # the last one imports dask
             continue
         module = importlib.import_module(f"xpconv.{name}")
         assert len(module.__all__) == len(set(module.__all__))
@@ -128,23 +93,32 @@ def test_every_public_name_is_documented():
 
 
 def test_imports_go_down():
-    seen = set()
+    """From folder to folder; the package itself and what is run as a program stand on top."""
+
+    def height(name):
+        folder = name.partition(".")[0]
+        return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS) + (name == "__main__")
+
     for name, path in modules():
-        seen.add(name)
-        compiling = {"_parameters": {"_graph"}, "_tape": {"_call"}}.get(name, set())  # imported while torch compiles
-        for other in imports(name, path)[0] - compiling:
-            assert FLOORS[other] < FLOORS[name], f"{name or 'xpconv'} imports {other}"
-    assert seen == set(FLOORS)
+        for other in imports(name, path)[0]:
+            assert height(other) <= height(name), f"{name or 'xpconv'} imports {other}"
 
 
-def test_one_file_knows_the_array_libraries():
+def test_no_module_imports_itself_in_a_circle():
+    """Imports inside functions count as well."""
+    graph = {name: imports(name, path)[0] for name, path in modules()}
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_one_folder_knows_the_array_libraries():
+    theirs = {"_engines.dask": {"dask"}, "_engines.torch": {"torch"}, "_engines.torch_compile": {"torch"}}
     for name, path in modules():
         foreign = imports(name, path)[1]
-        theirs = {"_chunked": {"dask"}, "_graph": {"torch"}, "_tape": {"torch"}}.get(name, set())
-        assert foreign & {"cupy", "torch", "jax", "dask", "array_api_strict"} == theirs, name
-        if name not in ("_namespace", "__main__"):
+        assert foreign & {"cupy", "torch", "jax", "dask", "array_api_strict"} == theirs.get(name, set()), name
+        if name.partition(".")[0] not in ("_arrays", "__main__"):
             assert not foreign & {"array_api_compat", "array_api_extra", "scipy"}, name
-    assert imports("_geometry", ROOT / "_geometry.py")[1] <= set(sys.stdlib_module_names)
+        if name.startswith("_spec"):
+            assert foreign <= set(sys.stdlib_module_names), name
 
 
 def test_importing_it_imports_no_array_library_but_numpy():

@@ -18,8 +18,8 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from torch.utils.checkpoint import checkpoint
 
 import xpconv
-from xpconv import _tape
-from xpconv._call import Call
+from xpconv._engines import torch as tape
+from xpconv._engines.call import Call
 
 F = torch.nn.functional
 torch.backends.cudnn.allow_tf32 = False
@@ -891,11 +891,11 @@ def test_a_step_says_all_of_a_call(family, name, kinds, tensor, monkeypatch):
     monkeypatch.undo()
     assert len(calls) == 3
     for call, slot, dtype, a, b, bias, y in calls:
-        again = _tape._read.__wrapped__(_tape._written(call), call.xp)
+        again = tape._read.__wrapped__(tape._written(call), call.xp)
         assert again == call
-        step = torch.ops.xpconv.fill(_tape._written(call), slot, dtype, a, b, bias)
+        step = torch.ops.xpconv.fill(tape._written(call), slot, dtype, a, b, bias)
         fake = torch.ops.xpconv.fill(
-            _tape._written(call), slot, dtype, *(None if one is None else one.to("meta") for one in (a, b, bias))
+            tape._written(call), slot, dtype, *(None if one is None else one.to("meta") for one in (a, b, bias))
         )
         assert torch.equal(step, y)
         assert (step.shape, step.dtype, step.stride()) == (fake.shape, fake.dtype, fake.stride())

@@ -12,7 +12,7 @@ import pytest
 import threadpoolctl
 
 from xpconv import conv, conv_backward, options
-from xpconv._threads import run_all
+from xpconv._arrays.threads import run_all
 
 LAYER = ((4, 16, 60, 60), (24, 16, 3, 3))
 
@@ -191,7 +191,7 @@ def test_where_each_thread_has_its_own_number_each_sets_it(monkeypatch):
             self.threads.number = number
 
     library, seen, both = OverOpenMP(), [], threading.Barrier(2, timeout=60)
-    monkeypatch.setattr("xpconv._threads._blas", lambda: [library])
+    monkeypatch.setattr("xpconv._arrays.threads._blas", lambda: [library])
 
     def work(_):
         both.wait()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from support import draw
 
-from xpconv._geometry import Axis, Geometry
-from xpconv._padding import pad, pad_adjoint
-from xpconv._windows import fold, windows, windows_by_slices
+from xpconv._arrays.padding import pad, pad_adjoint
+from xpconv._arrays.windows import fold, windows, windows_by_slices
+from xpconv._spec.geometry import Axis, Geometry
 
 GEOMETRIES = [
     Geometry(2, 1, 1, 3, axes)

@@ -1,7 +1,6 @@
 """Convolution, forward and backward, written once for every array library."""
 
-from ._explain import Contraction, Explanation, explain
-from ._functional import (
+from ._api.conv import (
     ConvDoubleGradients,
     ConvGradients,
     conv,
@@ -12,7 +11,15 @@ from ._functional import (
     conv_output_size,
     conv_weight_grad,
 )
-from ._layers import (
+from ._api.conv_transpose import (
+    conv_transpose,
+    conv_transpose_backward,
+    conv_transpose_double_backward,
+    conv_transpose_jvp,
+    conv_transpose_output_size,
+)
+from ._api.explain import Contraction, Explanation, explain
+from ._api.layers import (
     Conv,
     Conv1d,
     Conv2d,
@@ -22,15 +29,8 @@ from ._layers import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
-from ._options import options
-from ._patches import fold, unfold
-from ._transposed import (
-    conv_transpose,
-    conv_transpose_backward,
-    conv_transpose_double_backward,
-    conv_transpose_jvp,
-    conv_transpose_output_size,
-)
+from ._api.patches import fold, unfold
+from ._spec.options import options
 
 __all__ = [
     "Contraction",

@@ -21,9 +21,9 @@ from scipy.optimize import nnls
 
 from xpconv import _algorithms as algorithms
 from xpconv._algorithms import _contractions as contractions
-from xpconv._algorithms._choose import Wanted, bases, work
-from xpconv._algorithms._plan import plan
-from xpconv._geometry import parse
+from xpconv._algorithms.choose import Wanted, bases, work
+from xpconv._algorithms.plan import plan
+from xpconv._spec.geometry import parse
 
 TARGET = Path(algorithms.__file__).with_name("_costs.py")
 WORKSPACE, BLOCK = 2**26, 2**23

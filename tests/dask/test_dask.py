@@ -32,8 +32,6 @@ import xpconv
 from xpconv import (
     Conv,
     ConvTranspose,
-    _chunked,
-    _namespace,
     conv,
     conv_backward,
     conv_input_grad,
@@ -43,7 +41,9 @@ from xpconv import (
     options,
     unfold,
 )
-from xpconv._options import current
+from xpconv._arrays import namespace
+from xpconv._engines import dask as engine
+from xpconv._spec.options import current
 
 MODES = ("zeros", "reflect", "replicate", "circular")
 # Of what is multiplied: x, and then the weight.
@@ -734,7 +734,7 @@ def test_a_method_can_do_of_chunks_what_it_can_do_of_arrays(backend):
 def in_blocks(monkeypatch):
     """What holds inside of blocks: options, BLAS's threads, and on how many of ours their parts are made."""
     seen = {"options": set(), "blas": set(), "ours": set()}
-    fill, run_all = _chunked.fill_slot, _namespace.run_all
+    fill, run_all = engine.fill_slot, namespace.run_all
 
     def spy_on_fill(*args, **kwargs):
         seen["options"].add(current())
@@ -745,8 +745,8 @@ def in_blocks(monkeypatch):
         seen["ours"].add(threads)
         return run_all(work, items, threads)
 
-    monkeypatch.setattr(_chunked, "fill_slot", spy_on_fill)
-    monkeypatch.setattr(_namespace, "run_all", spy_on_run_all)
+    monkeypatch.setattr(engine, "fill_slot", spy_on_fill)
+    monkeypatch.setattr(namespace, "run_all", spy_on_run_all)
     return seen
 
 

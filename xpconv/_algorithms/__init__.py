@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from .._geometry import Geometry
-from .._namespace import block_bytes, can_look, has_fft, item_bytes, most_parts
-from .._options import Options
-from .._padding import Operand
-from .._typing import ArrayT, Namespace
-from . import _contractions as contractions
-from ._choose import Choice, Wanted, choose
-from ._choose import ways as all_ways
-from ._contractions import Kept, nothing_but, per_channel
-from ._plan import Plan
+from .._arrays.namespace import block_bytes, can_look, has_fft, item_bytes, most_parts
+from .._arrays.padding import Operand
+from .._arrays.typing import ArrayT, Namespace
+from .._spec.geometry import Geometry
+from .._spec.options import Options
+from . import contractions
+from .choose import Choice, Wanted, choose
+from .choose import ways as all_ways
+from .contractions import Kept, nothing_but, per_channel
+from .plan import Plan
 
 __all__ = ["Choice", "Kept", "fill", "nothing_but", "per_channel", "ways", "weight_grad"]
 

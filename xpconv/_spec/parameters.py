@@ -1,19 +1,13 @@
-"""Floor 0: all that may be said of a convolution, in one place for all functions that take it."""
+"""Everything that can be said of a convolution, in one place for all functions that take it."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Hashable, Sequence
-from functools import wraps
-from sys import modules
-from typing import Any, NamedTuple, TypedDict, TypeVar, cast
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple, TypedDict
 
-from ._geometry import Padding, PerAxis
-from ._namespace import on_device_of
+from .geometry import Padding, PerAxis
 
-__all__ = ["PUBLIC", "Given", "OfLayers", "Parameters", "is_certain", "public", "spelled"]
-
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["Given", "OfLayers", "Parameters", "is_certain"]
 
 
 class OfLayers(TypedDict, total=False):
@@ -72,44 +66,6 @@ class Parameters(NamedTuple):
 
 _DEFAULTS = Parameters()
 _SHAPING = 6  # so many, the first, decide about shapes
-
-
-def spelled(function: F) -> F:
-    """A public function, with the parameters by name where it shows how it is called, instead of `**parameters`."""
-    function = public(function)
-    signature = inspect.signature(function)
-    named = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in Parameters._field_defaults.items()
-        if name not in signature.parameters
-    ]
-    own = list(signature.parameters.values())[:-1]
-    function.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
-    return function
-
-
-def public(function: F) -> F:
-    """A function that runs on the device where its arrays lie, and that torch's compiler takes as one step.
-
-    The compiler cannot look through what is remembered from call to call, and has to be told before it comes to the
-    function itself.
-    """
-    PUBLIC.append(function)
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        torch = modules.get("torch")
-        if torch is not None and torch.compiler.is_compiling():
-            from . import _graph
-
-            return _graph.STEPS[function.__name__](*args, **kwargs)
-        with on_device_of(*args, *kwargs.values()):
-            return function(*args, **kwargs)
-
-    return cast(F, call)
-
-
-PUBLIC: list[Callable[..., Any]] = []
 
 
 def is_certain(value: Any) -> bool:

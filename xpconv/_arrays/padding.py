@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic
 
-from ._form import Run
-from ._geometry import Geometry
-from ._namespace import conj, convert, device, flip, lacking, put
-from ._typing import ArrayT, Namespace
+from .._spec.convolution import Run
+from .._spec.geometry import Geometry
+from .namespace import conj, convert, device, flip, lacking, put
+from .typing import ArrayT, Namespace
 
 __all__ = ["Operand", "border", "border_adjoint", "pad", "pad_adjoint", "pieces_of", "repeated"]
 

@@ -28,8 +28,8 @@ from array_api_compat import (
     is_torch_namespace,
 )
 
-from ._threads import run_all
-from ._typing import ArrayT, Namespace
+from .threads import run_all
+from .typing import ArrayT, Namespace
 
 __all__ = [
     "add",

@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .._geometry import Axis, Geometry
-from .._padding import pad
-from .._typing import ArrayT, Namespace
-from .._windows import row_windows
-from ._lowering import Lowering
+from .._arrays.padding import pad
+from .._arrays.typing import ArrayT, Namespace
+from .._arrays.windows import row_windows
+from .._spec.geometry import Axis, Geometry
+from .lowering import Lowering
 
 __all__ = ["Flat"]
 

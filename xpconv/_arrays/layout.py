@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ._geometry import integer
-from ._typing import ArrayT, Namespace
+from .._spec.geometry import integer
+from .typing import ArrayT, Namespace
 
 __all__ = ["Layout"]
 

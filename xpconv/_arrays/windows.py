@@ -13,9 +13,9 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from ._geometry import Axis, Geometry
-from ._namespace import add, device, put, strided_view
-from ._typing import ArrayT, Namespace
+from .._spec.geometry import Axis, Geometry
+from .namespace import add, device, put, strided_view
+from .typing import ArrayT, Namespace
 
 __all__ = ["fold", "row_windows", "windows"]
 

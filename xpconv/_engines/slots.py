@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
-from . import _algorithms as algorithms
-from ._algorithms import Kept, nothing_but, per_channel
-from ._form import Form
-from ._namespace import add, complex_of, conj, convert, is_complex, is_floating, put, real_parts
-from ._numbers import accumulating, real_dtype
-from ._options import current
-from ._padding import Operand, border_adjoint
-from ._typing import ArrayT, Namespace
+from .. import _algorithms as algorithms
+from .._algorithms import Kept, nothing_but, per_channel
+from .._arrays.dtypes import accumulating, real_dtype
+from .._arrays.namespace import add, complex_of, conj, convert, is_complex, is_floating, put, real_parts
+from .._arrays.padding import Operand, border_adjoint
+from .._arrays.typing import ArrayT, Namespace
+from .._spec.convolution import Form
+from .._spec.options import current
 
 __all__ = ["fill"]
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from .._geometry import Axis, Geometry
-from .._namespace import constant
-from .._padding import pad, pad_adjoint
-from .._typing import ArrayT, Namespace
-from .._windows import fold, windows
+from .._arrays.namespace import constant
+from .._arrays.padding import pad, pad_adjoint
+from .._arrays.typing import ArrayT, Namespace
+from .._arrays.windows import fold, windows
+from .._spec.geometry import Axis, Geometry
 
 __all__ = ["Banded"]
 

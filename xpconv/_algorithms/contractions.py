@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterator
 from itertools import chain, groupby
 from typing import Any, TypeAlias
 
-from .._geometry import Geometry
-from .._namespace import add, convert, device, flip, is_finite, is_floating, matmul, put, quietly, side_by_side
-from .._numbers import accumulating
-from .._parts import Part, channels
-from .._typing import ArrayT, Namespace
-from ._plan import Phase, Plan
+from .._arrays.dtypes import accumulating
+from .._arrays.namespace import add, convert, device, flip, is_finite, is_floating, matmul, put, quietly, side_by_side
+from .._arrays.typing import ArrayT, Namespace
+from .._spec.blocks import Part, channels
+from .._spec.geometry import Geometry
+from .plan import Phase, Plan
 
 __all__ = ["Kept", "forward", "input_grad", "input_grad_by_phases", "nothing_but", "per_channel", "weight_grad"]
 

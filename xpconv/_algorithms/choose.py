@@ -13,14 +13,14 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
-from .._geometry import Axis, Geometry
-from ._banded import Banded
-from ._costs import COSTS
-from ._flat import Flat
-from ._fourier import Fourier
-from ._lowering import Lowering
-from ._plan import Basis, Phase, Plan, plan
-from ._winograd import Winograd
+from .._spec.geometry import Axis, Geometry
+from .banded import Banded
+from .costs import COSTS
+from .flat import Flat
+from .fourier import Fourier
+from .lowering import Lowering
+from .plan import Basis, Phase, Plan, plan
+from .winograd import Winograd
 
 __all__ = ["Choice", "Wanted", "bases", "choose", "ways", "work"]
 

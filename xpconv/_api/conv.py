@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, Unpack
 
-from ._call import Call, backward, double_backward, forward, jvp
-from ._form import Form
-from ._geometry import PerAxis, is_listing, per_axis
-from ._parameters import Given, Parameters, spelled
-from ._typing import ArrayT
+from .._arrays.typing import ArrayT
+from .._engines.call import Call, backward, double_backward, forward, jvp
+from .._engines.entry import spelled
+from .._spec.convolution import Form
+from .._spec.geometry import PerAxis, is_listing, per_axis
+from .._spec.parameters import Given, Parameters
 
 __all__ = [
     "ConvDoubleGradients",

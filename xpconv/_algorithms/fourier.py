@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
-from .._geometry import Axis, Geometry
-from .._namespace import conj, device, fourier, is_real, put
-from .._padding import pad, pad_adjoint
-from .._typing import ArrayT, Namespace
-from .._windows import fold, windows
+from .._arrays.namespace import conj, device, fourier, is_real, put
+from .._arrays.padding import pad, pad_adjoint
+from .._arrays.typing import ArrayT, Namespace
+from .._arrays.windows import fold, windows
+from .._spec.geometry import Axis, Geometry
 
 __all__ = ["Fourier"]
 

@@ -7,16 +7,28 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 
-from ._form import Form
-from ._geometry import Padding, PerAxis, is_listing, per_axis
-from ._layout import Layout
-from ._namespace import add, agree, convert, device, is_bool, is_dask_array, is_torch_array, lacking, library, put
-from ._numbers import accumulating, working
-from ._padding import border, border_adjoint, pad, pad_adjoint
-from ._parameters import Parameters, public
-from ._typing import ArrayT
-from ._windows import fold as fold_windows
-from ._windows import windows
+from .._arrays.dtypes import accumulating, working
+from .._arrays.layout import Layout
+from .._arrays.namespace import (
+    add,
+    agree,
+    convert,
+    device,
+    is_bool,
+    is_dask_array,
+    is_torch_array,
+    lacking,
+    library,
+    put,
+)
+from .._arrays.padding import border, border_adjoint, pad, pad_adjoint
+from .._arrays.typing import ArrayT
+from .._arrays.windows import fold as fold_windows
+from .._arrays.windows import windows
+from .._engines.entry import public
+from .._spec.convolution import Form
+from .._spec.geometry import Padding, PerAxis, is_listing, per_axis
+from .._spec.parameters import Parameters
 
 __all__ = ["fold", "unfold"]
 
@@ -158,12 +170,12 @@ def _linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT],
     """`there(x)`; torch's tape is told that `back` is the adjoint, dask that the last axes, so many, are read whole."""
     made: ArrayT
     if is_torch_array(x):
-        from ._tape import Linear  # it imports torch
+        from .._engines.torch import Linear  # it imports torch
 
         made = Linear.apply(there, back, x)
         return made
     if is_dask_array(x):
-        from ._chunked import by_channels  # it imports dask
+        from .._engines.dask import by_channels  # it imports dask
 
         made = by_channels(there, x, whole)
         return made

@@ -24,14 +24,14 @@ import dask.array as da
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from ._algorithms import per_channel, ways
-from ._form import Form, Run
-from ._geometry import Axis, Geometry
-from ._namespace import add, can_look, convert, device, is_floating, library, on_device_of
-from ._options import Options, current, options
-from ._padding import border_adjoint, pieces_of, repeated
-from ._slots import fill as fill_slot
-from ._threads import alone
+from .._algorithms import per_channel, ways
+from .._arrays.namespace import add, can_look, convert, device, is_floating, library, on_device_of
+from .._arrays.padding import border_adjoint, pieces_of, repeated
+from .._arrays.threads import alone
+from .._spec.convolution import Form, Run
+from .._spec.geometry import Axis, Geometry
+from .._spec.options import Options, current, options
+from .slots import fill as fill_slot
 
 __all__ = ["by_channels", "fill", "lazily", "nothing_but"]
 

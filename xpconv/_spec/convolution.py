@@ -16,8 +16,8 @@ from functools import cached_property
 from itertools import accumulate, pairwise, product
 from typing import Any, NamedTuple
 
-from ._geometry import Axis, Geometry, PerAxis, integer, is_listing, padded_axes, parse, per_axis, within
-from ._parameters import Parameters
+from .geometry import Axis, Geometry, PerAxis, integer, is_listing, padded_axes, parse, per_axis, within
+from .parameters import Parameters
 
 __all__ = ["Form", "Region", "Run"]
 

@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Unpack
 
-from . import _algorithms as algorithms
-from ._call import Call
-from ._geometry import Geometry, PerAxis
-from ._namespace import agree, at_a_time, is_dask_namespace
-from ._options import current
-from ._parameters import Given, Parameters, spelled
-from ._typing import ArrayT
+from .. import _algorithms as algorithms
+from .._arrays.namespace import agree, at_a_time, is_dask_namespace
+from .._arrays.typing import ArrayT
+from .._engines.call import Call
+from .._engines.entry import spelled
+from .._spec.geometry import Geometry, PerAxis
+from .._spec.options import current
+from .._spec.parameters import Given, Parameters
 
 __all__ = ["Contraction", "Explanation", "explain"]
 

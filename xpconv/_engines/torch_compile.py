@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ._parameters import PUBLIC
+from .registry import PUBLIC
 
 __all__ = ["STEPS"]
 

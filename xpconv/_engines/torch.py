@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from ._form import Form
-from ._geometry import Axis, Geometry
-from ._layout import Layout
-from ._namespace import library
-from ._numbers import Numbers
+from .._arrays.dtypes import Numbers
+from .._arrays.layout import Layout
+from .._arrays.namespace import library
+from .._spec.convolution import Form
+from .._spec.geometry import Axis, Geometry
 
 __all__ = ["Linear", "Slot"]
 
@@ -154,7 +154,7 @@ def _written(call: Any) -> str:
 
 @lru_cache(maxsize=1024)
 def _read(written: str, xp: Any) -> Any:
-    from ._call import Call  # which imports what is here
+    from .call import Call  # which imports what is here
 
     sizes, axes, *modes, layout, flip, transposed, dtypes, mixed = literal_eval(written)
     samples, groups, outputs, inputs = sizes

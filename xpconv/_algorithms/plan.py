@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from .._geometry import Geometry
-from .._parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut, largest
-from .._typing import ArrayT, Namespace
-from ._lowering import Lowering
+from .._arrays.typing import ArrayT, Namespace
+from .._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut, largest
+from .._spec.geometry import Geometry
+from .lowering import Lowering
 
 __all__ = ["Basis", "Phase", "Plan", "plan"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ._geometry import Axis, Geometry
+from .geometry import Axis, Geometry
 
 __all__ = ["GROUPS", "INPUTS", "OUTPUTS", "POSITIONS", "SAMPLES", "Part", "Parts", "channels", "cut", "largest"]
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._geometry import Geometry
-from .._padding import pad, pad_adjoint
-from .._typing import ArrayT, Namespace
-from .._windows import fold, windows
+from .._arrays.padding import pad, pad_adjoint
+from .._arrays.typing import ArrayT, Namespace
+from .._arrays.windows import fold, windows
+from .._spec.geometry import Geometry
 
 __all__ = ["Lowering"]
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import NamedTuple
 
-from ._geometry import integer
+from .geometry import integer
 
 __all__ = ["METHODS", "Options", "current", "options"]
 

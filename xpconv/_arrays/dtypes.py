@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ._namespace import as_dtype, float_bits, has, is_complex, is_kind, is_supported
-from ._typing import Namespace
+from .namespace import as_dtype, float_bits, has, is_complex, is_kind, is_supported
+from .typing import Namespace
 
 __all__ = ["Numbers", "accumulating", "exact", "real_dtype", "result", "working"]
 

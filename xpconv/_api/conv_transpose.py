@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
-from ._call import backward, double_backward, forward, jvp
-from ._form import Form
-from ._functional import ConvDoubleGradients, ConvGradients
-from ._geometry import PerAxis, is_listing, per_axis
-from ._parameters import Given, Parameters, spelled
-from ._typing import ArrayT
+from .._arrays.typing import ArrayT
+from .._engines.call import backward, double_backward, forward, jvp
+from .._engines.entry import spelled
+from .._spec.convolution import Form
+from .._spec.geometry import PerAxis, is_listing, per_axis
+from .._spec.parameters import Given, Parameters
+from .conv import ConvDoubleGradients, ConvGradients
 
 __all__ = [
     "conv_transpose",

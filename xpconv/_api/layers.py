@@ -8,14 +8,15 @@ from typing import Any, ClassVar, Unpack, cast
 
 import numpy as np
 
-from . import _call
-from ._call import Transposed
-from ._form import Form
-from ._geometry import Padding, PerAxis, check_shape, integer, per_axis
-from ._layout import Layout
-from ._namespace import agree, brought, comparable, creation, device, device_number, known_equal, moved
-from ._parameters import Given, OfLayers, Parameters, public, spelled
-from ._typing import ArrayT
+from .._arrays.layout import Layout
+from .._arrays.namespace import agree, brought, comparable, creation, device, device_number, known_equal, moved
+from .._arrays.typing import ArrayT
+from .._engines import call as _call
+from .._engines.call import Transposed
+from .._engines.entry import public, spelled
+from .._spec.convolution import Form
+from .._spec.geometry import Padding, PerAxis, check_shape, integer, per_axis
+from .._spec.parameters import Given, OfLayers, Parameters
 
 __all__ = [
     "Conv",

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
-from ._algorithms import Choice, Kept, nothing_but, ways
-from ._form import Form
-from ._geometry import Geometry, PerAxis, check_shape, per_axis
-from ._layout import Layout
-from ._namespace import (
+from .._algorithms import Choice, Kept, nothing_but, ways
+from .._arrays.dtypes import Numbers, exact, result, working
+from .._arrays.layout import Layout
+from .._arrays.namespace import (
     agree,
     chunked_like,
     convert,
@@ -31,11 +30,12 @@ from ._namespace import (
     lacking,
     total,
 )
-from ._numbers import Numbers, exact, result, working
-from ._options import Options, current
-from ._parameters import Parameters, is_certain
-from ._slots import fill
-from ._typing import ArrayT, Namespace
+from .._arrays.typing import ArrayT, Namespace
+from .._spec.convolution import Form
+from .._spec.geometry import Geometry, PerAxis, check_shape, per_axis
+from .._spec.options import Options, current
+from .._spec.parameters import Parameters, is_certain
+from .slots import fill
 
 __all__ = ["Call", "Transposed", "backward", "double_backward", "forward", "jvp", "spatial"]
 
@@ -86,7 +86,7 @@ class Call:
         """Where the arrays are dask's, or some of them: what fills their slots. None for others."""
         if not is_dask_namespace(self.xp):
             return None
-        from . import _chunked  # it imports dask
+        from . import dask as _chunked  # it imports dask
 
         return _chunked
 
@@ -122,7 +122,7 @@ class Call:
         """
         dtype = getattr(self.numbers, slot) if dtype is None else dtype
         if self.taped:
-            from ._tape import Slot  # it imports torch
+            from .torch import Slot  # it imports torch
 
             filled: ArrayT = Slot.apply(self, slot, dtype, a, b, bias)
             return filled

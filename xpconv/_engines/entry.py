@@ -1,0 +1,52 @@
+"""How a public function is entered: its parameters by name, on the device of its arrays, one step to a compiler."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from sys import modules
+from typing import Any, TypeVar, cast
+
+from .._arrays.namespace import on_device_of
+from .._spec.parameters import Parameters
+from .registry import PUBLIC
+
+__all__ = ["public", "spelled"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def spelled(function: F) -> F:
+    """A public function, with the parameters by name where it shows how it is called, instead of `**parameters`."""
+    function = public(function)
+    signature = inspect.signature(function)
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in Parameters._field_defaults.items()
+        if name not in signature.parameters
+    ]
+    own = list(signature.parameters.values())[:-1]
+    function.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
+    return function
+
+
+def public(function: F) -> F:
+    """A function that runs on the device where its arrays lie, and that torch's compiler takes as one step.
+
+    The compiler cannot look through what is remembered from call to call, and has to be told before it comes to the
+    function itself.
+    """
+    PUBLIC.append(function)
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        torch = modules.get("torch")
+        if torch is not None and torch.compiler.is_compiling():
+            from .torch_compile import STEPS  # it imports torch
+
+            return STEPS[function.__name__](*args, **kwargs)
+        with on_device_of(*args, *kwargs.values()):
+            return function(*args, **kwargs)
+
+    return cast(F, call)
