@@ -79,7 +79,6 @@ __all__ = [
     "real_parts",
     "side_by_side",
     "strided_view",
-    "total",
 ]
 
 S = TypeVar("S")
@@ -156,7 +155,7 @@ def lacking(x: Any, *, xp: Any) -> frozenset[str]:
     """The names of those of float64, complex128, int64 and uint64 that there are not where x lies."""
     if isinstance(x, np.ndarray):
         return _NONE
-    place = device(x)
+    place = None if is_dask_namespace(xp) else device(x)  # x may be a chunk's kind of array beside dask's
     key = xp, str(place)  # by name: the devices of some libraries cannot be hashed, CuPy's among them
     if key not in _LACKING or is_jax_namespace(xp):  # in JAX it is a setting, which may change
         there = xp.__array_namespace_info__().dtypes(device=place)
@@ -473,13 +472,6 @@ def float_bits(xp: Any, dtype: Any) -> int:
 def _is_bfloat16(dtype: Any) -> bool:
     """Whether it is the dtype that the package ml_dtypes adds to NumPy, CuPy and JAX: NumPy takes it for no number."""
     return isinstance(dtype, np.dtype) and dtype.name == "bfloat16"
-
-
-def total(x: ArrayT, axes: tuple[int, ...], dtype: Any, *, xp: Namespace) -> ArrayT:
-    """The sum over axes, added up in a dtype; None is the library's choice."""
-    if _is_bfloat16(x.dtype):  # CuPy has no sums of them
-        x = convert(x, dtype, xp=xp)
-    return xp.sum(x, axis=axes, dtype=dtype)
 
 
 def is_real(x: ArrayT, *, xp: Namespace) -> bool:

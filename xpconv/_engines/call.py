@@ -28,7 +28,6 @@ from .._arrays.namespace import (
     is_floating,
     is_torch_namespace,
     lacking,
-    total,
 )
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Form
@@ -182,7 +181,7 @@ class Call:
             wide = None if wide == dtype else wide
         else:
             wide = dtype if "int64" in lacks else xp.int64
-        db = total(dy, (0, *range(2, dy.ndim)), wide, xp=xp)
+        db = xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=wide)
         return convert(db, dtype, xp=xp)
 
     def nothing_but(self, bias: ArrayT | None, like: ArrayT) -> ArrayT:
