@@ -85,4 +85,4 @@ def rng():
 def blocks(request, monkeypatch):
     """The whole in one block, and in blocks of a few columns each."""
     size = 2**26 if request.param == "one block" else 5600
-    monkeypatch.setattr("xpconv._algorithms.block_bytes", lambda *_: size)
+    monkeypatch.setattr("xpconv._algorithms.contract.block_bytes", lambda *_: size)

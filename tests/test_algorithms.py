@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from itertools import product
 
+import array_api_compat
 import numpy as np
 import oracle
 import pytest
@@ -13,13 +14,14 @@ import torch
 from support import draw
 
 from xpconv import conv, conv_backward, conv_input_grad, conv_weight_grad, options
-from xpconv._algorithms import _contractions as contractions
+from xpconv._algorithms import contract, contractions
 from xpconv._algorithms.banded import Banded
 from xpconv._algorithms.choose import Wanted, choose
 from xpconv._algorithms.flat import Flat
 from xpconv._algorithms.fourier import Fourier
 from xpconv._algorithms.lowering import Lowering
 from xpconv._algorithms.plan import plan
+from xpconv._algorithms.weight import Weight
 from xpconv._algorithms.winograd import Winograd
 from xpconv._spec.geometry import parse
 
@@ -74,10 +76,13 @@ def test_every_slot_of_every_algorithm(backend, rng, case, way, dtype):
         return xp.conj(array) if dtype == "complex64" else array
 
     with backend.here():
+        here = {"dtype": arrays[2].dtype, "device": array_api_compat.device(arrays[2])}
+        target = contractions.Target(xp.empty(geometry.y_shape, **here))
+        weight, conjugate = Weight(arrays[2]), Weight(conj(arrays[2]))
         results = (
-            contractions.forward(arrays[1], arrays[2], None, arrays[2].dtype, geometry, forward, 2, xp=xp),
-            contractions.input_grad(arrays[0], conj(arrays[2]), None, arrays[2].dtype, geometry, input_grad, 2, xp=xp),
-            contractions.weight_grad(arrays[0], conj(arrays[1]), arrays[1].dtype, geometry, weight_grad, 2, xp=xp),
+            contractions.forward(forward, arrays[1], weight, None, target, xp=xp),
+            contractions.input_grad(input_grad, arrays[0], conjugate, None, here["dtype"], xp=xp),
+            contractions.weight_grad(weight_grad, arrays[0], conj(arrays[1]), xp=xp),
         )
     sums = expected(geometry, dy, x, w)
     for result, values in zip(results, sums, strict=False):
@@ -101,9 +106,9 @@ def test_parts_of_the_input_gradient_may_overlap(backend, rng, case):
     dy, x, w = (draw(rng, shape, "float64") for shape in (geometry.y_shape, geometry.x_shape, geometry.w_shape))
     bias = draw(rng, x.shape[1:2], "float64")
     xp = np if backend.name.startswith("numpy") else backend.xp
-    arrays = [backend.array(operand) for operand in (dy, w, bias)]
+    dy_, w_, bias_ = (backend.array(operand) for operand in (dy, w, bias))
     with backend.here():
-        dx = contractions.input_grad(*arrays, arrays[0].dtype, geometry, input_grad, 2, xp=xp)
+        dx = contractions.input_grad(input_grad, dy_, Weight(w_), bias_, dy_.dtype, xp=xp)
     values = expected(geometry, dy, x, w).dx + bias.reshape(-1, *(1,) * (x.ndim - 2))
     assert np.max(np.abs(backend.numpy(dx) - values)) <= 100 * np.finfo("float64").eps * np.max(np.abs(values))
 
@@ -266,7 +271,7 @@ def test_nothing_by_any_method(backend, method, x_shape, w_shape):
 
 
 def test_a_method_that_cannot_do_a_gradient_says_so_before_any_work(monkeypatch):
-    monkeypatch.setattr(contractions, "input_grad_by_phases", None)
+    monkeypatch.setattr(contract, "forward", None)
     x, w = np.ones((1, 1, 20)), np.ones((1, 1, 6))
     with options(method="winograd"), pytest.raises(ValueError, match=r'^method must be "auto" or "lowering"'):
         conv_backward(np.ones((1, 1, 8)), x, w, stride=2)
@@ -313,7 +318,8 @@ def wanted(**changes):
 
 
 def names(geometry, **changes):
-    return [plan.basis.name for slot in "yxw" for plan in choose(geometry, slot, wanted(**changes)).plans]
+    chosen = [choose(geometry, slot, wanted(**changes)) for slot in "yxw"]
+    return [piece.plan.basis.name for choice in chosen for piece in choice.pieces]
 
 
 def test_each_algorithm_is_chosen_where_it_is_made_for():
@@ -328,10 +334,11 @@ def test_what_is_out_of_the_question_is_not_chosen():
     short = parse((8, 128, 56, 56), (128, 128, 3, 3), 1, 1, 1, 1)
     long = parse((1, 1, 100_000), (1, 1, 5000), 1, 0, 1, 1)
     assert names(short, floating=False) == names(long, floating=False) == ["lowering"] * 3
-    assert names(short, watched=False) == names(long, watched=False) == ["lowering"] * 3  # NaN would spread unseen
+    # NaN would spread undetected.
+    assert names(short, check_finite=False) == names(long, check_finite=False) == ["lowering"] * 3
     assert "fft" not in names(long, fourier=False)
     for choice in (choose(short, slot, wanted(precision="highest", method="winograd")) for slot in "yxw"):
-        assert all(max(plan.basis.tile) == 2 for plan in choice.plans)
+        assert all(max(piece.plan.basis.tile) == 2 for piece in choice.pieces)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from xpconv import conv_output_size
-from xpconv._engines.call import Call
+from xpconv._engines.problem import Problem
 from xpconv._spec.geometry import Axis, parse
-from xpconv._spec.parameters import Parameters
 
 AXES = [Axis(*row) for row in product(range(7), range(1, 4), range(1, 5), range(1, 4), range(-1, 4), range(-1, 4))]
 
@@ -127,9 +126,9 @@ def test_geometry_is_frozen_and_hashable():
 
 
 MADE = {
-    "forward": lambda arrays, parameters: Call.of(arrays["x"], arrays["w"], parameters, xp=np),
-    "input_grad": lambda arrays, parameters: Call.of_input_grad(arrays["dy"], arrays["w"], (5,), parameters),
-    "weight_grad": lambda arrays, parameters: Call.of_weight_grad(arrays["dy"], arrays["x"], (2,), parameters),
+    "forward": lambda arrays, params: Problem.of(arrays["x"], arrays["w"], params, None, xp=np),
+    "input_grad": lambda arrays, params: Problem.of_input_grad(arrays["dy"], arrays["w"], (5,), params, xp=np),
+    "weight_grad": lambda arrays, params: Problem.of_weight_grad(arrays["dy"], arrays["x"], (2,), params, xp=np),
 }
 
 
@@ -137,24 +136,44 @@ MADE = {
 def test_what_is_remembered_is_not_what_merely_equals_it(name):
     arrays = {"x": np.ones((1, 1, 5)), "w": np.ones((1, 1, 2)), "dy": np.ones((1, 1, 4))}
     make = partial(MADE[name], arrays)
-    assert make(Parameters()) is make(Parameters())
-    for stride in (True, 1.0, (True,)):
+    assert make({}) is make({})
+    for stride in (True, 1.0, (True,), np.True_):
+        make({"stride": 1})
         with pytest.raises(TypeError, match=r"^stride must be an integer"):
-            make(Parameters(stride=stride))
+            make({"stride": stride})
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_spelling_of_a_parameter_is_remembered_as_one(name):
+    arrays = {"x": np.ones((1, 1, 5)), "w": np.ones((1, 1, 2)), "dy": np.ones((1, 1, 4))}
+    make = partial(MADE[name], arrays)
+    one = make({"padding": ((0, 0),), "stride": (1,)})
+    for padding in ([(0, 0)], ([0, 0],), [[np.int64(0), np.uint8(0)]]):
+        for stride in ([1], (np.int32(1),), (np.asarray(1),)):
+            assert make({"padding": padding, "stride": stride}) is one
 
 
 @pytest.mark.parametrize(
     ("name", "make"),
-    [("input_size", Call.of_input_grad), ("kernel_size", Call.of_weight_grad)],
+    [("input_size", Problem.of_input_grad), ("kernel_size", Problem.of_weight_grad)],
     ids=["input_grad", "weight_grad"],
 )
 def test_sizes_are_remembered_as_they_are_given(name, make):
     one = np.ones((1, 1, 1))
     for size in ((1,), [1], np.asarray([1])):
-        assert make(one, one, size, Parameters()).form.geometry.size == (1,)
+        assert make(one, one, size, {}, xp=np).convolution.geometry.size == (1,)
     for size in ((True,), (1.0,), [1.0], np.asarray([1.0])):
         with pytest.raises(TypeError, match=f"^{name} must be "):
-            make(one, one, size, Parameters())
+            make(one, one, size, {}, xp=np)
+
+
+def test_the_oldest_problem_is_forgotten_first(monkeypatch):
+    monkeypatch.setattr("xpconv._engines.problem._problems", {})
+    monkeypatch.setattr("xpconv._engines.problem.MOST_REMEMBERED", 3)
+    made = [MADE["forward"]({"x": np.ones((1, 1, n)), "w": np.ones((1, 1, 2))}, {}) for n in (2, 3, 4, 5)]
+    again = [MADE["forward"]({"x": np.ones((1, 1, n)), "w": np.ones((1, 1, 2))}, {}) for n in (3, 4, 5, 2)]
+    assert all(one is other for one, other in zip(again, made[1:], strict=False))
+    assert again[-1] is not made[0]
 
 
 def test_output_size_takes_integers_and_sequences():

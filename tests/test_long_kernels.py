@@ -63,8 +63,8 @@ def test_parts_are_in_proportion_to_bytes_over_a_block(name, stride, machine):
         if machine == "a trace":
             assert planned.parts.count <= 4 * most * planned.weight_cuts
         chosen = choose(geometry, slot, Wanted(4, True, False, True, 64 * MIB, block, most, "auto", "auto"))
-        cuts = sum(one.weight_cuts for one in chosen.plans)
-        assert sum(one.parts.count for one in chosen.plans) <= parts * cuts
+        cuts = sum(piece.plan.weight_cuts for piece in chosen.pieces)
+        assert sum(piece.plan.parts.count for piece in chosen.pieces) <= parts * cuts
 
 
 CALLS = {

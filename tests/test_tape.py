@@ -19,7 +19,6 @@ from torch.utils.checkpoint import checkpoint
 
 import xpconv
 from xpconv._engines import torch as tape
-from xpconv._engines.call import Call
 
 F = torch.nn.functional
 torch.backends.cudnn.allow_tf32 = False
@@ -599,11 +598,11 @@ def test_only_what_requires_it_has_a_gradient(family, needs, tensor, monkeypatch
         return
     filled = []
 
-    def seen(self, slot, *args, whole=Call.filled, **kwargs):
-        filled.append(slot)
-        return whole(self, slot, *args, **kwargs)
+    def seen(problem, *args, whole=tape.evaluate, **kwargs):
+        filled.append(problem.name)
+        return whole(problem, *args, **kwargs)
 
-    monkeypatch.setattr(Call, "filled", seen)
+    monkeypatch.setattr(tape, "evaluate", seen)
     y.backward(dy)
     assert filled == ["x"] * needs[0] + ["w"] * needs[1]  # nothing is worked out that nobody needs
     monkeypatch.undo()
@@ -781,7 +780,7 @@ def test_meta(dtype):
 
 
 def test_nothing_is_worked_out_on_meta(monkeypatch):
-    monkeypatch.setattr(Call, "filled", None)
+    monkeypatch.setattr(tape, "evaluate", None)
     x, w = (torch.empty(shape, device="meta", requires_grad=True) for shape in ((64, 512, 256, 256), (512, 512, 3, 3)))
     y = xpconv.conv(x, w, padding=1)
     y.backward(torch.empty_like(y))
@@ -879,23 +878,22 @@ def test_a_step_says_all_of_a_call(family, name, kinds, tensor, monkeypatch):
     operands = [one.bfloat16() if kinds == "bfloat16" else one for one in operands]
     calls = []
 
-    def seen(self, slot, dtype, a, b, bias=None, *rest, whole=Call.filled):
-        y = whole(self, slot, dtype, a, b, bias, *rest)
-        calls.append((self, slot, dtype, a, b, bias, y))
+    def seen(problem, a, b, bias, *, xp, whole=tape.evaluate):
+        y = whole(problem, a, b, bias, xp=xp)
+        calls.append((problem, a, b, bias, y))
         return y
 
-    monkeypatch.setattr(Call, "filled", seen)
+    monkeypatch.setattr(tape, "evaluate", seen)
     x, w, bias, dy, *_ = operands
     family.forward(x, w, bias, **parameters)
     family.backward(dy, x, w, **parameters)
     monkeypatch.undo()
     assert len(calls) == 3
-    for call, slot, dtype, a, b, bias, y in calls:
-        again = tape._read.__wrapped__(tape._written(call), call.xp)
-        assert again == call
-        step = torch.ops.xpconv.fill(tape._written(call), slot, dtype, a, b, bias)
+    for problem, a, b, bias, y in calls:
+        assert tape._read.__wrapped__(tape._written(problem)) == problem
+        step = torch.ops.xpconv.fill(tape._written(problem), a, b, bias)
         fake = torch.ops.xpconv.fill(
-            tape._written(call), slot, dtype, *(None if one is None else one.to("meta") for one in (a, b, bias))
+            tape._written(problem), *(None if one is None else one.to("meta") for one in (a, b, bias))
         )
         assert torch.equal(step, y)
         assert (step.shape, step.dtype, step.stride()) == (fake.shape, fake.dtype, fake.stride())

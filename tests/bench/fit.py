@@ -1,4 +1,4 @@
-"""What `choose` reckons with, measured anew: `python tests/bench/fit.py` rewrites xpconv/_algorithms/_costs.py.
+"""What `choose` reckons with, measured anew: `python tests/bench/fit.py` rewrites xpconv/_algorithms/costs.py.
 
 Each algorithm fills each slot of the benchmark's layers and of some of other sizes, alone on this machine; the prices
 are those of least squared relative error that are not negative.
@@ -19,13 +19,13 @@ from measure import machine
 from rich.progress import track
 from scipy.optimize import nnls
 
-from xpconv import _algorithms as algorithms
-from xpconv._algorithms import _contractions as contractions
+from xpconv._algorithms import contractions, costs
 from xpconv._algorithms.choose import Wanted, bases, work
 from xpconv._algorithms.plan import plan
+from xpconv._algorithms.weight import Weight
 from xpconv._spec.geometry import parse
 
-TARGET = Path(algorithms.__file__).with_name("_costs.py")
+TARGET = Path(costs.__file__)
 WORKSPACE, BLOCK = 2**26, 2**23
 Row = tuple[str, str, int, list[float], float]
 
@@ -57,9 +57,11 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None) -> list[Row]:
         for slot in "yxw":
             planned = plan(geometry, slot, basis, size, WORKSPACE, BLOCK)
             calls = {
-                "y": lambda p=planned: contractions.forward(x, w, None, x.dtype, geometry, p, 2, xp=np),
-                "x": lambda p=planned: contractions.input_grad(dy, w, None, x.dtype, geometry, p, 2, xp=np),
-                "w": lambda p=planned: contractions.weight_grad(dy, x, x.dtype, geometry, p, 2, xp=np),
+                "y": lambda p=planned: contractions.forward(
+                    p, x, Weight(w), None, contractions.Target(np.empty(geometry.y_shape, x.dtype)), xp=np
+                ),
+                "x": lambda p=planned: contractions.input_grad(p, dy, Weight(w), None, x.dtype, xp=np),
+                "w": lambda p=planned: contractions.weight_grad(p, dy, x, xp=np),
             }
             amounts = [float(amount) for amount in work(planned)]
             if amounts[2] > 5e9:  # seconds: nobody would choose that

@@ -1,4 +1,4 @@
-"""Floor 3: which algorithm for which convolution, by a model of what each costs. Integers only.
+"""Which algorithm for which convolution, by a model of what each costs: integers only.
 
 What a contraction takes is about a sum of what it does, each with a price: `COSTS`, fitted to measurements by
 `tests/bench/fit.py`.
@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from typing import NamedTuple
 
 from .._spec.geometry import Axis, Geometry
@@ -19,49 +18,62 @@ from .costs import COSTS
 from .flat import Flat
 from .fourier import Fourier
 from .lowering import Lowering
-from .plan import Basis, Phase, Plan, plan
+from .plan import Basis, Plan, plan
 from .winograd import Winograd
 
-__all__ = ["Choice", "Wanted", "bases", "choose", "ways", "work"]
+__all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "ways", "work"]
 
 
 class Wanted(NamedTuple):
-    """What is asked for, and of which numbers."""
+    """What is asked for, of which numbers, and of which machine."""
 
     item_bytes: int
     floating: bool
-    watched: bool  # whether the algorithm may be one that spreads NaN: somebody looks
+    check_finite: bool  # NaN can be detected, so algorithms that spread it are allowed
     fourier: bool  # whether the library has Fourier transforms
     workspace: int
     block: int
-    most: int  # parts
+    most_parts: int
     method: str
     precision: str
 
 
+class Piece(NamedTuple):
+    """A plan and, where it fills one phase of the input's gradient, the inputs of that and the taps that they meet."""
+
+    plan: Plan
+    inputs: tuple[slice, ...] | None = None
+    taps: tuple[slice, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Choice:
-    """How to fill a slot: by a plan, or phase by phase; and how many seconds that should take."""
+    """How to fill a slot: by one plan, or by the plans of its phases; and how many seconds that should take."""
 
-    how: Plan | tuple[Phase, ...]
+    pieces: tuple[Piece, ...]
     seconds: float
+    phases: int = 0  # of an input's gradient that was rewritten; those that no tap meets have no plan
 
     @property
-    def plans(self) -> list[Plan]:
-        if isinstance(self.how, Plan):
-            return [self.how]
-        return [phase.plan for phase in self.how if phase.plan]
+    def plan(self) -> Plan:
+        """The only one, or that of the first phase."""
+        return self.pieces[0].plan
+
+    @property
+    def rewritten(self) -> bool:
+        return self.phases > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every number of the result is made by a plan."""
+        return self.phases in (0, len(self.pieces))
 
     @property
     def name(self) -> str:
-        names = ", ".join(dict.fromkeys(str(plan.basis) for plan in self.plans))
-        if isinstance(self.how, Plan):
+        names = ", ".join(dict.fromkeys(str(piece.plan.basis) for piece in self.pieces))
+        if not self.rewritten:
             return names
-        return (
-            f"{len(self.how)} phases, taps turned around, by {names}"
-            if len(self.how) > 1
-            else f"taps turned around, by {names}"
-        )
+        return (f"{self.phases} phases, " if self.phases > 1 else "") + f"taps turned around, by {names}"
 
 
 @lru_cache(maxsize=1024)
@@ -72,10 +84,10 @@ def choose(geometry: Geometry, slot: str, wanted: Wanted) -> Choice:
 
 def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
     """All ways to fill it, the cheapest first."""
-    found = [_way(geometry, slot, basis, wanted) for basis in bases(geometry, wanted)]
+    found = [_planned(geometry, slot, basis, wanted) for basis in bases(geometry, wanted)]
     phases = math.prod(axis.stride for axis in geometry.axes)
     if slot == "x" and phases <= 16:
-        found.append(_by_phases(geometry, wanted._replace(most=-(-wanted.most // phases))))
+        found.append(_rewritten(geometry, wanted._replace(most_parts=-(-wanted.most_parts // phases))))
     if not found:
         raise ValueError(
             f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '
@@ -92,27 +104,25 @@ _FOR = {
 }
 
 
-def _way(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
-    planned = plan(geometry, slot, basis, wanted.item_bytes, wanted.workspace, wanted.block, wanted.most)
+def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
+    planned = plan(geometry, slot, basis, wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts)
     prices = COSTS[4 if wanted.item_bytes <= 4 else 8][basis.name, slot]
-    return Choice(planned, sum(price * amount for price, amount in zip(prices, work(planned), strict=True)))
+    seconds = sum(price * amount for price, amount in zip(prices, work(planned), strict=True))
+    return Choice((Piece(planned),), seconds)
 
 
 _TURN = 6e-10  # seconds to turn the taps of one filter of one channel around, and to exchange inputs and outputs
 
 
-def _by_phases(geometry: Geometry, wanted: Wanted) -> Choice:
-    phases, seconds = [], _TURN * math.prod(geometry.w_shape)
-    for axes in product(*(axis.turned().phases(axis.stride) for axis in geometry.axes)):
-        inputs, turned, across = zip(*axes, strict=True) if axes else ((), (), ())
-        taps = tuple(slice(k - t.stop, k - t.start, t.step) for t, k in zip(turned, geometry.kernel, strict=True))
-        planned = None
-        if None not in across:
-            phase = Geometry(geometry.samples, geometry.groups, geometry.inputs, geometry.outputs, across)
-            choice = choose(phase, "y", wanted)
-            (planned,), seconds = choice.plans, seconds + choice.seconds
-        phases.append(Phase(inputs, taps, planned))
-    return Choice(tuple(phases), seconds)
+def _rewritten(geometry: Geometry, wanted: Wanted) -> Choice:
+    """The input's gradient as forward contractions, one for each phase of the stride (polyphase decomposition)."""
+    pieces, seconds, phases = [], _TURN * math.prod(geometry.w_shape), geometry.turned()
+    for phase in phases:
+        if phase.geometry is not None:
+            choice = choose(phase.geometry, "y", wanted)
+            pieces.append(Piece(choice.plan, phase.inputs, phase.taps))
+            seconds += choice.seconds
+    return Choice(tuple(pieces), seconds, len(phases))
 
 
 def work(planned: Plan) -> tuple[float, ...]:
@@ -137,10 +147,10 @@ def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
     nothing = 0 in (geometry.samples, geometry.inputs, geometry.outputs)
     if method in ("auto", "lowering") or nothing:
         yield Lowering()
-    if nothing or not axes or not wanted.floating or (method == "auto" and not wanted.watched):
+    if nothing or not axes or not wanted.floating or (method == "auto" and not wanted.check_finite):
         return
     rows = len(axes) > 1 and all(axis.stride == 1 for axis in axes[1:])
-    if method in ("auto", "lowering") and wanted.watched and rows and geometry.taps > 1:
+    if method in ("auto", "lowering") and wanted.check_finite and rows and geometry.taps > 1:
         yield Flat()
     if method in ("auto", "winograd") and all(map(_is_short, axes)):
         # Each point costs precision: 6 for an axis are the most, and 4 where the highest is wanted.

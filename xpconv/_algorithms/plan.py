@@ -1,18 +1,18 @@
-"""Floor 3: which parts a contraction is made of, so that it stays within its workspace. Integers only."""
+"""Which parts a contraction is made of, so that it stays within its workspace. Integers only."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut, largest
 from .._spec.geometry import Geometry
 from .lowering import Lowering
 
-__all__ = ["Basis", "Phase", "Plan", "plan"]
+__all__ = ["Basis", "Plan", "plan"]
 
 
 class Basis(Protocol):
@@ -86,14 +86,6 @@ class Plan:
     def lowered(self, part: Geometry, slot: str) -> Plan:
         """How to make a part again in the plain way, where NaN and infinities stay where they belong."""
         return plan(part, slot, Lowering(), self.item_bytes, self.workspace, self.block)
-
-
-class Phase(NamedTuple):
-    """A phase of the input's gradient: its inputs, the taps that they meet, and a forward contraction of dy's."""
-
-    inputs: tuple[slice, ...]
-    taps: tuple[slice, ...]
-    plan: Plan | None  # None where no tap meets these inputs
 
 
 # The order in which channels are cut for their weights to fit. The last is what is summed, round by round, but for the

@@ -1,19 +1,19 @@
-"""Floor 4: the public functions of convolution.
-
-Each takes the same route: namespace, form, slots (`_call.py`). The transposed ones stand beside, in `_transposed.py`.
-"""
+"""The public functions of convolution; the transposed ones stand beside, in `conv_transpose.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, Unpack
 
+from .._arrays.namespace import agree
 from .._arrays.typing import ArrayT
-from .._engines.call import Call, backward, double_backward, forward, jvp
+from .._engines.dispatch import dispatch
 from .._engines.entry import spelled
-from .._spec.convolution import Form
+from .._engines.problem import Problem
+from .._spec.convolution import Convolution
 from .._spec.geometry import PerAxis, is_listing, per_axis
-from .._spec.parameters import Given, Parameters
+from .._spec.parameters import ConvParameters, Parameters
+from .calls import backward, double_backward, forward, jvp
 
 __all__ = [
     "ConvDoubleGradients",
@@ -65,7 +65,7 @@ class ConvDoubleGradients(NamedTuple, Generic[ArrayT]):
 
 
 @spelled
-def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Unpack[Given]) -> ArrayT:
+def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Unpack[ConvParameters]) -> ArrayT:
     """Convolve (strictly, cross-correlate: the kernel is not turned around) over any number of spatial axes.
 
     ``y[n, o, j] = bias[o] + sum over c, t of x[n, c, stride*j + dilation*t - lo] * weight[o, c, t]``, with the sum
@@ -154,7 +154,7 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
     >>> conv(np.full((1, 1, 2), 100, dtype="int8"), np.full((1, 1, 2), 100, dtype="int8"), dtype="int32")
     array([[[20000]]], dtype=int32)
     """
-    return forward(x, weight, bias, Parameters.of(parameters))
+    return forward(x, weight, bias, parameters)
 
 
 @spelled
@@ -164,7 +164,7 @@ def conv_backward(
     weight: ArrayT,
     *,
     needs: Sequence[bool] = (True, True, True),
-    **parameters: Unpack[Given],
+    **parameters: Unpack[ConvParameters],
 ) -> ConvGradients[ArrayT]:
     """Carry the gradient of `conv`'s output back to its input, weight and bias.
 
@@ -220,11 +220,11 @@ def conv_backward(
     >>> dbias
     array([4.])
     """
-    return ConvGradients(*backward(dy, x, weight, Parameters.of(parameters), needs))
+    return ConvGradients(*backward((dy, x, weight), parameters, needs))
 
 
 @spelled
-def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parameters: Unpack[Given]) -> ArrayT:
+def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parameters: Unpack[ConvParameters]) -> ArrayT:
     """The gradient of `conv` with respect to its input, which needs no input but its size.
 
     Parameters
@@ -259,12 +259,16 @@ def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parame
     >>> conv_input_grad(np.ones((1, 1, 2)), np.asarray([[[1.0, 10.0]]]), input_size=5, stride=2)
     array([[[ 1., 10.,  1., 10.,  0.]]])
     """
-    call = Call.of_input_grad(dy, weight, input_size, Parameters.of(parameters))
-    return call.fill("x", dy, weight)
+    xp = agree(dy=dy, weight=weight)
+    problem = Problem.of_input_grad(dy, weight, input_size, parameters, xp=xp)
+    dx: ArrayT = dispatch(problem, dy, weight, xp=xp)
+    return dx
 
 
 @spelled
-def conv_weight_grad(dy: ArrayT, x: ArrayT, *, kernel_size: Sequence[int], **parameters: Unpack[Given]) -> ArrayT:
+def conv_weight_grad(
+    dy: ArrayT, x: ArrayT, *, kernel_size: Sequence[int], **parameters: Unpack[ConvParameters]
+) -> ArrayT:
     """The gradient of `conv` with respect to its weight, which needs no weight but its kernel's size.
 
     Parameters
@@ -298,8 +302,10 @@ def conv_weight_grad(dy: ArrayT, x: ArrayT, *, kernel_size: Sequence[int], **par
     >>> conv_weight_grad(np.ones((1, 1, 3)), np.asarray([[[1.0, 2.0, 3.0, 4.0]]]), kernel_size=(2,))
     array([[[6., 9.]]])
     """
-    call = Call.of_weight_grad(dy, x, kernel_size, Parameters.of(parameters))
-    return call.fill("w", dy, x)
+    xp = agree(dy=dy, x=x)
+    problem = Problem.of_weight_grad(dy, x, kernel_size, parameters, xp=xp)
+    dweight: ArrayT = dispatch(problem, dy, x, xp=xp)
+    return dweight
 
 
 @spelled
@@ -309,7 +315,7 @@ def conv_jvp(
     tbias: ArrayT | None,
     x: ArrayT,
     weight: ArrayT,
-    **parameters: Unpack[Given],
+    **parameters: Unpack[ConvParameters],
 ) -> ArrayT:
     """Carry tangents of `conv`'s operands forward to its output (forward-mode differentiation).
 
@@ -353,7 +359,7 @@ def conv_jvp(
     >>> conv_jvp(None, np.asarray([[[0.0, 1.0]]]), None, x, weight)
     array([[[2., 4.]]])
     """
-    return jvp(tx, tweight, tbias, x, weight, Parameters.of(parameters))
+    return jvp({"tx": tx, "tweight": tweight, "tbias": tbias}, x, weight, parameters)
 
 
 @spelled
@@ -366,7 +372,7 @@ def conv_double_backward(
     weight: ArrayT,
     *,
     needs: Sequence[bool] = (True, True, True),
-    **parameters: Unpack[Given],
+    **parameters: Unpack[ConvParameters],
 ) -> ConvDoubleGradients[ArrayT]:
     """Carry gradients of `conv_backward`'s results back to its operands: second derivatives.
 
@@ -413,12 +419,15 @@ def conv_double_backward(
     >>> ddy, dx, dweight
     (array([[[2., 2.]]]), None, array([[[2., 2.]]]))
     """
-    gradients = double_backward(ddx, ddweight, ddbias, dy, x, weight, Parameters.of(parameters), needs)
+    given = {"ddx": ddx, "ddweight": ddweight, "ddbias": ddbias}
+    gradients = double_backward(given, (dy, x, weight), parameters, needs)
     return ConvDoubleGradients(*gradients)
 
 
 @spelled
-def conv_output_size(input_size: PerAxis, kernel_size: PerAxis, **parameters: Unpack[Given]) -> tuple[int, ...]:
+def conv_output_size(
+    input_size: PerAxis, kernel_size: PerAxis, **parameters: Unpack[ConvParameters]
+) -> tuple[int, ...]:
     """The spatial sizes of `conv`'s output, from integers alone.
 
     Parameters
@@ -453,4 +462,4 @@ def conv_output_size(input_size: PerAxis, kernel_size: PerAxis, **parameters: Un
     """
     size = per_axis("input_size", input_size, None if is_listing(input_size) else 1, 0)
     kernel = per_axis("kernel_size", kernel_size, len(size), 1)
-    return Form.of((1, None, *size), (1, 1, *kernel), Parameters.of(parameters)._replace(groups=1)).geometry.out
+    return Convolution.of((1, None, *size), (1, 1, *kernel), Parameters.of(parameters)._replace(groups=1)).geometry.out

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from .._arrays.typing import ArrayT
-from .._engines.call import backward, double_backward, forward, jvp
 from .._engines.entry import spelled
-from .._spec.convolution import Form
+from .._spec.convolution import Convolution
 from .._spec.geometry import PerAxis, is_listing, per_axis
-from .._spec.parameters import Given, Parameters
+from .._spec.parameters import ConvParameters, Parameters
+from .calls import backward, double_backward, forward, jvp
 from .conv import ConvDoubleGradients, ConvGradients
 
 __all__ = [
@@ -30,7 +30,7 @@ def conv_transpose(
     *,
     output_padding: PerAxis = 0,
     output_size: PerAxis | None = None,
-    **parameters: Unpack[Given],
+    **parameters: Unpack[ConvParameters],
 ) -> ArrayT:
     """Convolve the transposed way: what `conv` gathers from the input, this scatters to the output.
 
@@ -90,7 +90,7 @@ def conv_transpose(
     >>> conv_transpose(x, weight, stride=2, padding=1, padding_mode="circular", output_padding=1)
     array([[[ 10., 102.,  20., 201.]]])
     """
-    return forward(x, weight, bias, Parameters.of(parameters), (output_padding, output_size))
+    return forward(x, weight, bias, parameters, (output_padding, output_size))
 
 
 @spelled
@@ -102,7 +102,7 @@ def conv_transpose_backward(
     needs: Sequence[bool] = (True, True, True),
     output_padding: PerAxis = 0,
     output_size: PerAxis | None = None,
-    **parameters: Unpack[Given],
+    **parameters: Unpack[ConvParameters],
 ) -> ConvGradients[ArrayT]:
     """Carry the gradient of `conv_transpose`'s output back to its input, weight and bias.
 
@@ -141,7 +141,7 @@ def conv_transpose_backward(
     (array([[[111., 111.]]]), array([[[3., 3., 3.]]]), array([5.]))
     """
     transposed = (output_padding, output_size)
-    return ConvGradients(*backward(dy, x, weight, Parameters.of(parameters), needs, transposed))
+    return ConvGradients(*backward((dy, x, weight), parameters, needs, transposed))
 
 
 @spelled
@@ -154,7 +154,7 @@ def conv_transpose_jvp(
     *,
     output_padding: PerAxis = 0,
     output_size: PerAxis | None = None,
-    **parameters: Unpack[Given],
+    **parameters: Unpack[ConvParameters],
 ) -> ArrayT:
     """Carry tangents of `conv_transpose`'s operands forward to its output.
 
@@ -189,7 +189,8 @@ def conv_transpose_jvp(
     >>> conv_transpose_jvp(np.asarray([[[0.0, 1.0]]]), None, np.asarray([5.0]), x, weight)
     array([[[ 5.,  6., 15.]]])
     """
-    return jvp(tx, tweight, tbias, x, weight, Parameters.of(parameters), (output_padding, output_size))
+    given = {"tx": tx, "tweight": tweight, "tbias": tbias}
+    return jvp(given, x, weight, parameters, (output_padding, output_size))
 
 
 @spelled
@@ -204,7 +205,7 @@ def conv_transpose_double_backward(
     needs: Sequence[bool] = (True, True, True),
     output_padding: PerAxis = 0,
     output_size: PerAxis | None = None,
-    **parameters: Unpack[Given],
+    **parameters: Unpack[ConvParameters],
 ) -> ConvDoubleGradients[ArrayT]:
     """Carry gradients of `conv_transpose_backward`'s results back to its operands.
 
@@ -242,8 +243,8 @@ def conv_transpose_double_backward(
     >>> ddy, dx, dweight
     (array([[[1., 3., 2.]]]), array([[[2., 2.]]]), None)
     """
-    parsed, transposed = Parameters.of(parameters), (output_padding, output_size)
-    gradients = double_backward(ddx, ddweight, ddbias, dy, x, weight, parsed, needs, transposed)
+    given, transposed = {"ddx": ddx, "ddweight": ddweight, "ddbias": ddbias}, (output_padding, output_size)
+    gradients = double_backward(given, (dy, x, weight), parameters, needs, transposed)
     return ConvDoubleGradients(*gradients)
 
 
@@ -254,7 +255,7 @@ def conv_transpose_output_size(
     *,
     output_padding: PerAxis = 0,
     output_size: PerAxis | None = None,
-    **parameters: Unpack[Given],
+    **parameters: Unpack[ConvParameters],
 ) -> tuple[int, ...]:
     """The spatial sizes of `conv_transpose`'s output, from integers alone.
 
@@ -291,4 +292,5 @@ def conv_transpose_output_size(
     size = per_axis("input_size", input_size, None if is_listing(input_size) else 1, 1)
     kernel = per_axis("kernel_size", kernel_size, len(size), 1)
     parsed = Parameters.of(parameters)._replace(groups=1)
-    return Form.of_transposed((1, None, *size), (1, 1, *kernel), parsed, output_padding, output_size).x_shape[2:]
+    shapes = (1, None, *size), (1, 1, *kernel)
+    return Convolution.of_transposed(*shapes, parsed, output_padding, output_size).shape("x")[2:]

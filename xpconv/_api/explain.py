@@ -1,4 +1,4 @@
-"""Floor 4: what would run, without running it."""
+"""What would run, without running it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Unpack
 
-from .. import _algorithms as algorithms
+from .._algorithms.choose import Choice
+from .._algorithms.contract import Task, ways
 from .._arrays.namespace import agree, at_a_time, is_dask_namespace
 from .._arrays.typing import ArrayT
-from .._engines.call import Call
 from .._engines.entry import spelled
+from .._engines.problem import Problem
 from .._spec.geometry import Geometry, PerAxis
 from .._spec.options import current
-from .._spec.parameters import Given, Parameters
+from .._spec.parameters import ConvParameters
 
 __all__ = ["Contraction", "Explanation", "explain"]
 
@@ -96,7 +97,7 @@ def explain(
     transposed: bool = False,
     output_padding: PerAxis = 0,
     output_size: PerAxis | None = None,
-    **parameters: Unpack[Given],
+    **parameters: Unpack[ConvParameters],
 ) -> Explanation:
     """Say how `conv` and its gradients would be computed for such arrays, under the current `options`, and why.
 
@@ -137,22 +138,22 @@ def explain(
     xp = agree(x=x, weight=weight)
     if is_dask_namespace(xp):
         raise TypeError("x and weight must be of a library that computes, as the blocks of dask's are: got dask.array")
-    call = Call.of(x, weight, Parameters.of(parameters), (output_padding, output_size) if transposed else None, xp=xp)
-    options, geometry = current(), call.form.geometry
-    threads = at_a_time(x, options.threads)
-    slots = "xyw" if transposed else "yxw"
-    made = tuple(
-        _contraction(name, [call.ways(slot, part, x, options) for part in call.form.parts(slot)], threads)
-        for slot, name in zip(slots, _NAMES, strict=True)
-    )
+    problem = Problem.of(x, weight, parameters, (output_padding, output_size) if transposed else None, xp=xp)
+    threads, made = at_a_time(x, current().threads), []
+    for slot, name in zip("yxw", _NAMES, strict=True):
+        asked = problem.with_slot(slot)
+        steps, compute = asked.convolution.decompose(asked.slot), asked.compute_dtype(xp=xp)
+        tasks = [Task(asked.slot, step.geometry, asked.dtype) for step in steps]
+        made.append(_contraction(name, [ways(task, x, compute, xp=xp) for task in tasks], threads))
+    geometry = problem.convolution.geometry
     direct = 2 * math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
-    return Explanation(_in_words(geometry), direct, made)
+    return Explanation(_in_words(geometry), direct, tuple(made))
 
 
-def _contraction(name: str, parts: list[list[algorithms.Choice]], threads: int) -> Contraction:
+def _contraction(name: str, parts: list[list[Choice]], threads: int) -> Contraction:
     """Of the ways to make each part of a form, the chosen one first."""
-    chosen = [ways[0] for ways in parts]
-    plans = [plan for choice in chosen for plan in choice.plans]
+    chosen = [found[0] for found in parts]
+    plans = [piece.plan for choice in chosen for piece in choice.pieces]
     return Contraction(
         name,
         "; ".join(dict.fromkeys(choice.name for choice in chosen)),

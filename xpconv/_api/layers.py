@@ -1,4 +1,4 @@
-"""Floor 5: layers, which own their weights and remember their input."""
+"""Layers, which own their weights and remember their input."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from .._arrays.layout import Layout
 from .._arrays.namespace import agree, brought, comparable, creation, device, device_number, known_equal, moved
 from .._arrays.typing import ArrayT
-from .._engines import call as _call
-from .._engines.call import Transposed
 from .._engines.entry import public, spelled
-from .._spec.convolution import Form
+from .._engines.problem import Transposed
+from .._spec.convolution import Convolution
 from .._spec.geometry import Padding, PerAxis, check_shape, integer, per_axis
-from .._spec.parameters import Given, OfLayers, Parameters
+from .._spec.parameters import ConvParameters, LayerParameters, Parameters
+from . import calls
 
 __all__ = [
     "Conv",
@@ -29,7 +29,12 @@ __all__ = [
     "ConvTranspose3d",
 ]
 
-forward, backward = public(_call.forward), public(_call.backward)  # each one step to torch's compiler
+
+def _backward(dy: ArrayT, x: ArrayT, weight: ArrayT, *others: Any) -> Any:
+    return calls.backward((dy, x, weight), *others)
+
+
+forward, backward = public(calls.forward), public(_backward)  # each one step to torch's compiler
 
 
 class Conv:
@@ -126,10 +131,10 @@ class Conv:
         xp: Any = None,
         dtype: Any = None,
         device: Any = None,
-        **parameters: Unpack[OfLayers],
+        **parameters: Unpack[LayerParameters],
     ) -> None:
         said: dict[str, Any] = {**parameters, "stride": stride, "padding": padding}
-        for name in Parameters.of(cast(Given, said))._fields[:-1]:  # all but the dtype, which is the weight's
+        for name in Parameters.of(cast(ConvParameters, said))._fields[:-1]:  # all but the dtype, which is the weight's
             setattr(self, name, said.get(name, Parameters._field_defaults[name]))
         channels = integer("groups", self.groups, 1) if in_channels is None else integer("in_channels", in_channels, 1)
         out_channels = integer("out_channels", out_channels, 1)
@@ -281,7 +286,7 @@ class Conv:
     def _forward(self, X: ArrayT, transposed: Transposed) -> ArrayT:
         weight = self._learned(X) if self._learns else self.weight
         kept = self._filters("forward") if weight is self.weight else None
-        Z: ArrayT = forward(X, weight, self.bias, self._said(), transposed, kept)
+        Z: ArrayT = forward(X, weight, self.bias, self._said()._asdict(), transposed, kept)
         self.weight, self._learns = weight, False
         self._seen = X, Z.shape, transposed
         return Z
@@ -315,7 +320,7 @@ class Conv:
         check_shape("dZ", dZ.shape, shape)
         needs = (True, True, self.bias is not None)
         dX, self.dweight, self.dbias = backward(
-            dZ, X, self.weight, self._said(), needs, transposed, self._filters("backward")
+            dZ, X, self.weight, self._said()._asdict(), needs, transposed, self._filters("backward")
         )
         return cast(ArrayT, dX)
 
@@ -355,7 +360,7 @@ class Conv:
         """The weight's. An input that is large enough for any kernel lets the form check all the rest."""
         inner = (1, in_channels, *(2**62,) * len(kernel))
         Layout.of("X", inner, len(kernel), self.channel_axis)
-        return Form.of(inner, (out_channels, None, *kernel), self._said()).geometry.w_shape
+        return Convolution.of(inner, (out_channels, None, *kernel), self._said()).geometry.w_shape
 
 
 class Conv1d(Conv):
@@ -432,7 +437,7 @@ class ConvTranspose(Conv):
         xp: Any = None,
         dtype: Any = None,
         device: Any = None,
-        **parameters: Unpack[OfLayers],
+        **parameters: Unpack[LayerParameters],
     ) -> None:
         self.output_padding = output_padding
         own: dict[str, Any] = {"bias": bias, "rng": rng, "xp": xp, "dtype": dtype, "device": device}
@@ -473,8 +478,8 @@ class ConvTranspose(Conv):
         # Not every size comes of a dilated one, so the dilation is checked from the other side.
         w_shape = (in_channels, out_channels // groups, *kernel)
         undilated = said._replace(input_dilation=1)
-        form = Form.of_transposed((1, in_channels, *large), w_shape, undilated, self.output_padding)
-        Form.of((1, out_channels, *large), w_shape, said)
+        form = Convolution.of_transposed((1, in_channels, *large), w_shape, undilated, self.output_padding)
+        Convolution.of((1, out_channels, *large), w_shape, said)
         return form.geometry.w_shape
 
 

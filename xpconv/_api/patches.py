@@ -1,4 +1,4 @@
-"""Floor 4: windows as columns, and back."""
+"""Windows as columns, and back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .._arrays.typing import ArrayT
 from .._arrays.windows import fold as fold_windows
 from .._arrays.windows import windows
 from .._engines.entry import public
-from .._spec.convolution import Form
+from .._spec.convolution import Convolution
 from .._spec.geometry import Padding, PerAxis, is_listing, per_axis
 from .._spec.parameters import Parameters
 
@@ -186,8 +186,8 @@ def _taken(kernel: tuple[int, ...], said: Parameters, x: ArrayT) -> ArrayT:
     """(*batch, channels, *spatial) -> (*batch, channels * taps, positions)."""
     xp, ndim = library("x", x), len(kernel)
     layout = Layout.of("x", x.shape, ndim)
-    form = Form.of(layout.inner(x.shape), (1, None, *kernel), said)
-    samples, channels, *_ = form.x_shape
+    form = Convolution.of(layout.inner(x.shape), (1, None, *kernel), said)
+    samples, channels, *_ = form.shape("x")
 
     x = layout.inward(x, xp=xp)
     if form.border:
@@ -206,7 +206,7 @@ def _added(size: tuple[int, ...], kernel: tuple[int, ...], said: Parameters, col
     xp = library("columns", columns)
     *batch, rows, positions = columns.shape
     channels = rows // math.prod(kernel)
-    form = Form.of((math.prod(batch), channels, *size), (1, None, *kernel), said)
+    form = Convolution.of((math.prod(batch), channels, *size), (1, None, *kernel), said)
     geometry = form.bordered
     if positions != geometry.positions:
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
@@ -219,9 +219,9 @@ def _added(size: tuple[int, ...], kernel: tuple[int, ...], said: Parameters, col
     columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
     x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)
     if form.border:
-        bordered, x = x, xp.zeros(form.x_shape, dtype=work, device=device(columns))
+        bordered, x = x, xp.zeros(form.shape("x"), dtype=work, device=device(columns))
         for runs in product(*((None,) if axis is None else axis for axis in form.border)):
             places = (slice(None) if run is None else run.places for run in runs)
             x = add(x, *border_adjoint(bordered[(..., *places)], runs, xp=xp), xp=xp)
     x = xp.not_equal(x, xp.zeros_like(x)) if logical else convert(x, dtype, xp=xp)
-    return xp.reshape(x, (*batch, channels, *form.x_shape[2:]))
+    return xp.reshape(x, (*batch, channels, *form.shape("x")[2:]))

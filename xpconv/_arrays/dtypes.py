@@ -1,4 +1,4 @@
-"""Floor 0: dtypes: of the result, and of the work on the way to it."""
+"""Dtypes: of the result, and of the computation on the way to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from .namespace import as_dtype, float_bits, has, is_complex, is_kind, is_supported
 from .typing import Namespace
 
-__all__ = ["Numbers", "accumulating", "exact", "real_dtype", "result", "working"]
+__all__ = ["DTypes", "accumulating", "exact", "real_dtype", "result", "working"]
 
 
 @lru_cache
@@ -66,8 +66,8 @@ def _holds(xp: Any, wide: Any, dtype: Any) -> bool:
     return ours > theirs or ours == theirs > 16
 
 
-class Numbers(NamedTuple):
-    """What the numbers of one call are."""
+class DTypes(NamedTuple):
+    """Those of one call."""
 
     x: Any  # dtypes
     w: Any
@@ -77,7 +77,7 @@ class Numbers(NamedTuple):
     mixed: bool  # whether some are real and some complex
 
     @classmethod
-    def of(cls, x: Any, w: Any, y: Any, lacks: frozenset[str], *, xp: Namespace) -> Numbers:
+    def of(cls, x: Any, w: Any, y: Any, lacks: frozenset[str], *, xp: Namespace) -> DTypes:
         mixed = len({is_complex(dtype, xp=xp) for dtype in (x, w, y)}) > 1
         real = tuple(real_dtype(dtype, xp=xp) for dtype in (x, w, y)) if mixed else (x, w, y)
         forward, backward = working(xp, lacks, *real), working(xp, lacks, real[2], *real)

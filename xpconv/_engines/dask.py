@@ -1,4 +1,4 @@
-"""Floor 3, on top: the slots of a form over dask's chunks. Imports dask, and is imported when its arrays come.
+"""A problem over dask's chunks. Imports dask, and is imported when its arrays come.
 
 T is the sum of its parts over samples, channels and positions. So a slot is filled block by block, and what the slot
 does not have is summed, in a tree of fixed order:
@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise, product
 from typing import Any, NamedTuple
 
@@ -24,30 +23,30 @@ import dask.array as da
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from .._algorithms import per_channel, ways
-from .._arrays.namespace import add, can_look, convert, device, is_floating, library, on_device_of
+from .._algorithms.contract import Task, ways
+from .._algorithms.contractions import per_channel
+from .._arrays.namespace import (
+    add,
+    can_look,
+    chunked_like,
+    convert,
+    device,
+    is_dask_array,
+    is_floating,
+    library,
+    on_device_of,
+)
 from .._arrays.padding import border_adjoint, pieces_of, repeated
 from .._arrays.threads import alone
-from .._spec.convolution import Form, Run
-from .._spec.geometry import Axis, Geometry
-from .._spec.options import Options, current, options
-from .slots import fill as fill_slot
+from .._spec.convolution import Convolution, Row, Run
+from .._spec.geometry import Axis
+from .._spec.options import Options, current, under
+from .evaluate import arranged, fill, placed
+from .problem import Problem
 
-__all__ = ["by_channels", "fill", "lazily", "nothing_but"]
+__all__ = ["as_chunks", "by_channels", "evaluate", "only_bias"]
 
 Chunks = Sequence[Sequence[int]]
-
-
-class Work(NamedTuple):
-    """What all blocks of a slot have in common."""
-
-    slot: str
-    form: Form
-    conjugated: int | None
-    dtype: Any
-    work: Any
-    mixed: bool
-    options: Options
 
 
 class Piece(NamedTuple):
@@ -75,52 +74,45 @@ class Blocks(NamedTuple):
     positions: list[Sequence[int]]  # the slot's own; those of the outputs for dw
 
 
-def fill(
-    slot: str,
-    form: Form,
-    a: Any,
-    b: Any,
-    conjugated: int | None,
-    dtype: Any,
-    work: Any,
-    mixed: bool,
-    bias: Any = None,
-    like: Any = None,
-    *,
-    xp: Any,
-) -> Any:
-    """The slot as `_slots.fill` fills it, lazily; y and dx in the chunks of one like it, or where an operand's lead."""
-    chunks = None if like is None else like.chunks
-    shape = form.shape(slot)
-    a, b, bias = lazily(a), lazily(b), None if bias is None else lazily(bias)
-    floating = is_floating(dtype, xp=xp)
-    for part in form.parts(slot) if current().method != "auto" else ():  # one that cannot do it says so before any work
-        ways(a._meta, work, floating, part, slot, current(), xp=library("x", a._meta))
-    wide = work if floating and not mixed else dtype  # to be rounded once, after the sum
+def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any) -> Any:
+    """What fills the problem's slot, lazily; y and dx in the chunks of one like it, or where an operand's lead."""
+    a, b = arranged(problem, as_chunks(a), as_chunks(b), xp=xp)
+    chunks = problem.layout.inward(like, xp=xp).chunks if is_dask_array(like) else None
+    slot, compute, task_xp = problem.slot, problem.compute_dtype(bias, xp=xp), library("x", a._meta)
+    for step in problem.convolution.decompose(slot) if current().method != "auto" else ():
+        ways(
+            Task(slot, step.geometry, problem.dtype), a._meta, compute, xp=task_xp
+        )  # one that cannot do it says so now
+    # To be rounded once, after the sum.
+    wide = problem.dtype
+    if is_floating(wide, xp=xp) and not problem.dtypes.mixed:
+        wide = compute
+    shape = problem.convolution.shape(slot)
     if 0 in (a.size, b.size, *shape):
         out = da.zeros(shape, dtype=wide, chunks=chunks or -1, meta=_meta(a, len(shape), wide))
     else:
-        how = Work(slot, form, conjugated, wide, work, mixed, current())
         names = (name for name in "yxw" if name != slot)
-        out = _summed(how, dict(zip(names, (a, b), strict=True)), chunks)
-    return convert(_biased(out, bias, xp=xp), dtype, xp=xp)
+        out = _summed(problem.with_dtype(wide), dict(zip(names, (a, b), strict=True)), chunks)
+    out = placed(problem, convert(_biased(out, bias, xp=xp), problem.dtype, xp=xp), xp=xp)
+    return chunked_like(out, like)
 
 
-def nothing_but(bias: Any, shape: tuple[int, ...], like: Any, dtype: Any, *, xp: Any) -> Any:
-    """Zeros, or the bias, of chunks as another has them."""
-    zeros = da.zeros(shape, dtype=dtype, meta=_meta(lazily(like), len(shape), dtype))
-    return _biased(zeros, None if bias is None else lazily(bias), xp=xp)
+def only_bias(problem: Problem, bias: Any, like: Any, *, xp: Any) -> Any:
+    """y, where there is nothing else to add up."""
+    shape = problem.convolution.shape(problem.slot)
+    zeros = da.zeros(shape, dtype=problem.dtype, meta=_meta(as_chunks(like), len(shape), problem.dtype))
+    return problem.layout.outward(_biased(zeros, bias, xp=xp), xp=xp)
 
 
 def _biased(out: Any, bias: Any, *, xp: Any) -> Any:
     """With a bias, in the same chunks."""
     if bias is None:
         return out
-    bias = convert(bias, out.dtype, xp=xp).rechunk((out.chunks[1],))
+    bias = convert(as_chunks(bias), out.dtype, xp=xp).rechunk((out.chunks[1],))
     return xp.add(out, per_channel(bias, out.ndim, xp=xp))
 
 
-def lazily(x: Any) -> Any:
+def as_chunks(x: Any) -> Any:
     """One of dask's arrays; of another library's, in one chunk.
 
     dask names an array by its values, which would have to be copied from a GPU to the host: such a name is random.
@@ -156,17 +148,18 @@ def _alone(work: Any, x: Any) -> Any:
         return work(x)
 
 
-def _summed(how: Work, operands: dict[str, Any], chunks: Chunks | None) -> Any:
+def _summed(problem: Problem, operands: dict[str, Any], chunks: Chunks | None) -> Any:
     """Block by block, with an axis in front for each that is summed over; then the sums."""
-    slot, form, geometry, ndim = how.slot, how.form, how.form.geometry, len(how.form.spread)
-    blocks = _blocks(slot, form, operands, chunks)
+    slot, convolution, ndim = problem.slot, problem.convolution, len(problem.convolution.rows)
+    geometry, chosen = convolution.geometry, current()
+    blocks = _blocks(slot, convolution, operands, chunks)
     samples, outputs, inputs, positions = blocks
     jointly = geometry.groups > 1 or len(outputs) == len(inputs) == 1  # one number for blocks of both channels
     of_weights = (outputs, inputs if geometry.groups == 1 else (geometry.inputs,), *((k,) for k in geometry.kernel))
     sizes = {"y": (samples, outputs, *positions), "x": (samples, inputs, *positions), "w": of_weights}
     for name, one in operands.items():
         operands[name] = one.rechunk(dict(enumerate(sizes[name] if name == "w" else sizes[name][:2])))
-    slabs = [_slabs(slot, form, i, lengths) for i, lengths in enumerate(positions)]
+    slabs = [_slabs(slot, row, lengths) for row, lengths in zip(convolution.rows, positions, strict=True)]
     for i, along in enumerate(slabs):
         wider = "y" if slot == "x" else "x"
         operands[wider] = _cut(operands[wider], i, along)
@@ -174,22 +167,23 @@ def _summed(how: Work, operands: dict[str, Any], chunks: Chunks | None) -> Any:
             operands["y"] = operands["y"].rechunk({i + 2: positions[i]})
 
     over = {"y": [] if jointly else [inputs], "x": [] if jointly else [outputs], "w": [samples, *positions]}[slot]
-    name, layer = f"conv-{tokenize(how, *operands.values(), slabs)}", {}
+    name, layer = f"conv-{tokenize(problem, chosen, *operands.values(), slabs)}", {}
     counts = map(len, (samples, outputs, (0,) if jointly else inputs, *positions))
     for n, o, c, *at in product(*map(range, counts)):
         places = {"y": (n, o, *at), "x": (n, o if jointly else c, *at), "w": (o, c, *(0,) * ndim)}
         summed = {"y": [c], "x": [o], "w": [n, *at]}[slot][: len(over)]
-        block = partial(_block, how=how, slabs=[along[r] for along, r in zip(slabs, at, strict=True)], depth=len(over))
+        read = [along[r] for along, r in zip(slabs, at, strict=True)]
+        block = partial(_block, problem=problem, chosen=chosen, slabs=read, depth=len(over))
         layer[(name, *summed, *places[slot])] = (block, *((one.name, *places[key]) for key, one in operands.items()))
     graph = HighLevelGraph.from_collections(name, layer, dependencies=list(operands.values()))
     cuts = tuple((1,) * len(lengths) for lengths in over) + tuple(map(tuple, sizes[slot]))
-    out = da.Array(graph, name, cuts, meta=_meta(next(iter(operands.values())), len(cuts), how.dtype))
-    return out.sum(axis=tuple(range(len(over))), dtype=how.dtype, split_every=4) if over else out
+    out = da.Array(graph, name, cuts, meta=_meta(next(iter(operands.values())), len(cuts), problem.dtype))
+    return out.sum(axis=tuple(range(len(over))), dtype=problem.dtype, split_every=4) if over else out
 
 
-def _blocks(slot: str, form: Form, operands: dict[str, Any], chunks: Chunks | None) -> Blocks:
+def _blocks(slot: str, convolution: Convolution, operands: dict[str, Any], chunks: Chunks | None) -> Blocks:
     """What blocks to make: in chunks that are asked for, or in the operands'."""
-    geometry = form.geometry
+    geometry = convolution.geometry
     known = {name: one.chunks for name, one in operands.items()} | ({slot: chunks} if chunks else {})
     samples = next(known[name][0] for name in (slot, "x", "y") if name in known and name != "w")
     outputs = known["y"][1] if "y" in known else known["w"][0]
@@ -201,22 +195,21 @@ def _blocks(slot: str, form: Form, operands: dict[str, Any], chunks: Chunks | No
         groups = next(whole, [geometry.groups])
         outputs, inputs = (tuple(n * each for n in groups) for each in (geometry.outputs, geometry.inputs))
     positions = []
-    for i in range(len(form.spread)):
+    for i, row in enumerate(convolution.rows):
         if slot in known:
             positions.append(known[slot][i + 2])
         elif slot == "w" and len(known["y"][i + 2]) > 1:
             positions.append(known["y"][i + 2])
         else:
-            positions.append(form.carried(i, "x" if slot == "x" else "y", known["y" if slot == "x" else "x"][i + 2]))
+            positions.append(row.chunks("x" if slot == "x" else "y", known["y" if slot == "x" else "x"][i + 2]))
     return Blocks(samples, outputs, inputs, positions)
 
 
-def _slabs(slot: str, form: Form, i: int, lengths: Sequence[int]) -> list[Slab]:
-    """What each block reads along spatial axis i."""
-    runs = None if form.border is None else form.border[i]
-    slabs = []
+def _slabs(slot: str, row: Row, lengths: Sequence[int]) -> list[Slab]:
+    """What each block reads along a spatial axis."""
+    runs, slabs = row.runs, []
     for start, stop in pairwise(accumulate(lengths, initial=0)):
-        found = form.readers(i, start, stop) if slot == "x" else [(*form.read(i, start, stop), None)]
+        found = row.readers(start, stop) if slot == "x" else [(*row.read(start, stop), None)]
         reads = [read for read, *_ in found]
         inputs = [Run(read, read, 1) for read in reads] if slot == "x" or runs is None else pieces_of(runs, reads[0])
         ends = accumulate((read.stop - read.start for read in reads), initial=0)
@@ -274,10 +267,9 @@ def _meta(like: Any, ndim: int, dtype: Any) -> Any:
         return xp.empty((0,) * ndim, dtype=dtype, device=device(like._meta))
 
 
-def _block(a: Any, b: Any, *, how: Work, slabs: Sequence[Slab], depth: int) -> Any:
+def _block(a: Any, b: Any, *, problem: Problem, chosen: Options, slabs: Sequence[Slab], depth: int) -> Any:
     """One block of the slot from blocks of the others; it is one part, but for what a border adds to dx."""
-    slot, form, xp = how.slot, how.form, library("x", a)
-    whole = form.geometry
+    slot, xp, whole = problem.slot, library("x", a), problem.convolution.geometry
     outputs, inputs = (a.shape[1], b.shape[1]) if slot == "w" else b.shape[:2]
     groups, outputs, inputs = (
         (1, outputs, inputs) if whole.groups == 1 else (outputs // whole.outputs, whole.outputs, whole.inputs)
@@ -289,22 +281,27 @@ def _block(a: Any, b: Any, *, how: Work, slabs: Sequence[Slab], depth: int) -> A
         "w": (groups * outputs, inputs, *whole.kernel),
     }[slot]
     out: Any = None
-    with alone(), on_device_of(a), options(**how.options._replace(workers=how.options.workers or 1)._asdict()):
+    with alone(), on_device_of(a), under(chosen._replace(workers=chosen.workers or 1)):
         for pieces in product(*(slab.pieces for slab in slabs)):
             reads = tuple(piece.read for piece in pieces)
             if any(read.start == read.stop for read in reads):
                 continue  # nothing but zeros
-            part = replace(
-                form.without_border,
-                geometry=Geometry(a.shape[0], groups, outputs, inputs, tuple(p.axis for p in pieces)),
-            )
+            part = _part_of(problem, (a.shape[0], groups, outputs, inputs), tuple(piece.axis for piece in pieces))
             operands = (a, b[(..., *reads)]) if slot == "w" else (a[(..., *reads)], b)
-            made: Any = fill_slot(slot, part, *operands, how.conjugated, how.dtype, how.work, how.mixed, xp=xp)
+            made: Any = fill(part, *operands, xp=xp)
             where, made = border_adjoint(made, [p.run for p in pieces], xp=xp) if slot == "x" else ((...,), made)
             if out is None and made.shape == shape:
                 out = made
             else:
-                out = xp.zeros(shape, dtype=how.dtype, device=device(a)) if out is None else out
+                out = xp.zeros(shape, dtype=problem.dtype, device=device(a)) if out is None else out
                 out = add(out, where, made, xp=xp)
-        out = xp.zeros(shape, dtype=how.dtype, device=device(a)) if out is None else out
+        out = xp.zeros(shape, dtype=problem.dtype, device=device(a)) if out is None else out
     return out[(*(None,) * depth, ...)]
+
+
+@lru_cache(maxsize=1024)
+def _part_of(problem: Problem, counts: tuple[int, int, int, int], axes: tuple[Axis, ...]) -> Problem:
+    """The problem of a block, whose border has been read already."""
+    across = zip(problem.convolution.rows, axes, strict=True)
+    rows = tuple(row._replace(axis=axis, mode="zeros") for row, axis in across)
+    return problem.on(Convolution(*counts, rows))

@@ -1,4 +1,4 @@
-"""Floor 3, on top: what torch is told of a contraction. Imports torch, and is imported when a tensor comes.
+"""What torch is told of a contraction. Imports torch, and is imported when a tensor comes.
 
 A tape of the operations that it is made of would keep all of its columns, and knows no vmap. So torch is told of a
 slot as a whole: T is linear in each operand, and each derivative of a slot, of any order, is another slot.
@@ -14,31 +14,33 @@ from typing import Any
 
 import torch
 
-from .._arrays.dtypes import Numbers
+from .._arrays.dtypes import DTypes
 from .._arrays.layout import Layout
-from .._arrays.namespace import library
-from .._spec.convolution import Form
-from .._spec.geometry import Axis, Geometry
+from .._arrays.namespace import is_whole, library
+from .._spec.convolution import Convolution, Row
+from .._spec.geometry import Axis
+from .evaluate import bias_grad, evaluate, only_bias
+from .problem import Problem
 
-__all__ = ["Linear", "Slot"]
+__all__ = ["Linear", "Slot", "solve"]
 
 
 class Slot(torch.autograd.Function):  # type: ignore[misc]
-    """`call.filled(slot, dtype, a, b, bias)`; a and b are the other two of y, x and w, in this order."""
+    """`evaluate(problem, a, b, bias)`; a and b are the other two of y, x and w, in this order."""
 
     @staticmethod
-    def forward(call: Any, slot: str, dtype: Any, a: Any, b: Any, bias: Any) -> Any:
-        if type(a) not in (torch.Tensor, torch.nn.Parameter):  # what stands for one while torch compiles
-            return _step(_written(call), slot, dtype, a, b, bias)
+    def forward(problem: Problem, a: Any, b: Any, bias: Any) -> Any:
+        if not is_whole(a):  # what stands for a tensor while torch compiles
+            return _step(_written(problem), a, b, bias)
         if a.is_meta:
-            return a.new_empty(call.shape(slot), dtype=dtype)
+            return a.new_empty(problem.shape, dtype=problem.dtype)
         with _exactly(a.device.type):
-            return _own(call.filled(slot, dtype, a, b, bias))
+            return _own(evaluate(problem, a, b, bias, xp=library("a", a)))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
-        ctx.call, ctx.slot, ctx.dtype, *operands, bias = inputs
-        ctx.of_bias = None if bias is None else bias.dtype
+        ctx.problem, *operands, bias = inputs
+        ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.set_materialize_grads(False)  # no products with zeros
         ctx.save_for_backward(*operands)
         ctx.save_for_forward(*operands)
@@ -46,46 +48,53 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, g: Any) -> tuple[Any, ...]:
         if g is None:
-            return (None,) * 6
-        call, slot, needs = ctx.call, ctx.slot, ctx.needs_input_grad[3:]
-        (a, first), (b, second) = zip(_others(slot), ctx.saved_tensors, strict=True)
-        da = _fill(call, a, {slot: g, b: second}) if needs[0] else None
-        db = _fill(call, b, {slot: g, a: first}) if needs[1] else None
-        dbias = call.bias_grad(g) if needs[2] else None
-        if dbias is not None and dbias.dtype != ctx.of_bias:
-            dbias = (dbias if ctx.of_bias.is_complex else torch.real(dbias)).to(ctx.of_bias)
-        return None, None, None, da, db, dbias
+            return (None,) * 4
+        problem, needs = ctx.problem, ctx.needs_input_grad[1:]
+        (a, first), (b, second) = zip(_others(problem.name), ctx.saved_tensors, strict=True)
+        da = _solved(problem.with_slot(a), {problem.name: g, b: second}) if needs[0] else None
+        db = _solved(problem.with_slot(b), {problem.name: g, a: first}) if needs[1] else None
+        dbias = bias_grad(g, problem, xp=library("g", g)) if needs[2] else None
+        if dbias is not None and dbias.dtype != ctx.bias_dtype:
+            dbias = (dbias if ctx.bias_dtype.is_complex else torch.real(dbias)).to(ctx.bias_dtype)
+        return None, da, db, dbias
 
     @staticmethod
-    def jvp(ctx: Any, _call: None, _slot: None, _dtype: None, ta: Any, tb: Any, tbias: Any) -> Any:
-        call, (a, b) = ctx.call, ctx.saved_tensors
+    def jvp(ctx: Any, _problem: None, ta: Any, tb: Any, tbias: Any) -> Any:
+        problem, (a, b) = ctx.problem, ctx.saved_tensors
         if ta is None and tb is None:
-            after = len(call.layout.batch) + call.layout.ndim - call.layout.channels
-            return call.nothing_but(None, a).to(ctx.dtype) + tbias.to(ctx.dtype).reshape(-1, *(1,) * after)
+            layout = problem.layout
+            after = len(layout.batch) + layout.ndim - layout.channels
+            zeros = only_bias(problem, None, a, xp=library("a", a))
+            return zeros + tbias.to(problem.dtype).reshape(-1, *(1,) * after)
         if ta is None or tb is None:
-            return call.fill(ctx.slot, *((a, tb) if ta is None else (ta, b)), tbias, dtype=ctx.dtype)
-        wide = torch.promote_types(ctx.dtype, call.numbers.forward)  # rounded once, after the sum
-        first, second = call.fill(ctx.slot, ta, b, tbias, dtype=wide), call.fill(ctx.slot, a, tb, dtype=wide)
-        return (first + second).to(ctx.dtype)
+            return solve(problem, *((a, tb) if ta is None else (ta, b)), tbias)
+        # Rounded once, after the sum.
+        wide = problem.with_dtype(torch.promote_types(problem.dtype, problem.dtypes.forward))
+        return (solve(wide, ta, b, tbias) + solve(wide, a, tb, None)).to(problem.dtype)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], call: Any, slot: str, dtype: Any, *operands: Any) -> tuple[Any, int]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], problem: Problem, *operands: Any) -> tuple[Any, int]:
         """The mapped axis joins the samples or, where there are as many weights or biases, the groups."""
-        (at_a, at_b, at_bias), (a, b, bias), times = in_dims[3:], operands, info.batch_size
-        if slot != "w" and at_b is None and at_bias is None:
-            return call.mapped("samples", times).fill(slot, a.movedim(at_a, 0), b, bias, dtype=dtype), 0
-        channels = {"y": call.layout.channels, "x": call.layout.channels, "w": 0}
+        (at_a, at_b, at_bias), (a, b, bias), times = in_dims[1:], operands, info.batch_size
+        if problem.name != "w" and at_b is None and at_bias is None:
+            return solve(problem.mapped("samples", times), a.movedim(at_a, 0), b, bias), 0
+        channels = {"y": problem.layout.channels, "x": problem.layout.channels, "w": 0}
 
         def joined(one: Any, at: int | None, axis: int) -> Any:
             """(..., channels, ...) -> (..., times * channels, ...)."""
             one = one.expand(times, *one.shape) if at is None else one.movedim(at, 0)
             return one.movedim(0, axis).flatten(axis, axis + 1)
 
-        first, second = _others(slot)
+        first, second = _others(problem.name)
         a, b = joined(a, at_a, channels[first]), joined(b, at_b, channels[second])
         bias = None if bias is None else joined(bias, at_bias, 0)
-        out, axis = call.mapped("groups", times).fill(slot, a, b, bias, dtype=dtype), channels[slot]
+        out, axis = solve(problem.mapped("groups", times), a, b, bias), channels[problem.name]
         return out.unflatten(axis, (times, out.shape[axis] // times)), axis
+
+
+def solve(problem: Problem, a: Any, b: Any, bias: Any) -> Any:
+    """The problem on torch's tape."""
+    return Slot.apply(problem, a, b, bias)
 
 
 class Linear(torch.autograd.Function):  # type: ignore[misc]
@@ -130,42 +139,40 @@ def _exactly(device: str) -> AbstractContextManager[Any]:
 
 
 @torch.library.custom_op("xpconv::fill", mutates_args=())  # type: ignore[untyped-decorator]
-def _step(
-    call: str, slot: str, dtype: torch.dtype, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
+def _step(problem: str, a: torch.Tensor, b: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     with _exactly(a.device.type):
-        filled: torch.Tensor = _read(call, library("a", a)).filled(slot, dtype, a, b, bias).contiguous()
+        filled: torch.Tensor = evaluate(_read(problem), a, b, bias, xp=library("a", a)).contiguous()
         return filled
 
 
 @_step.register_fake  # type: ignore[untyped-decorator]
-def _(call: str, slot: str, dtype: torch.dtype, a: Any, b: Any, bias: Any) -> Any:  # noqa: ARG001
-    return a.new_empty(_read(call, library("a", a)).shape(slot), dtype=dtype)
+def _(problem: str, a: Any, b: Any, bias: Any) -> Any:  # noqa: ARG001
+    read = _read(problem)
+    return a.new_empty(read.shape, dtype=read.dtype)
 
 
 @lru_cache(maxsize=1024)
-def _written(call: Any) -> str:
-    (*dtypes, mixed), geometry = call.numbers, call.form.geometry
-    sizes = geometry.samples, geometry.groups, geometry.outputs, geometry.inputs
-    axes, names = tuple(map(tuple, geometry.axes)), tuple(str(dtype).removeprefix("torch.") for dtype in dtypes)
-    form = sizes, axes, call.form.spread, call.form.modes
-    return repr((*form, tuple(call.layout), call.flip, call.transposed, names, mixed))
+def _written(problem: Problem) -> str:
+    rows = tuple((tuple(row.axis), row.input_dilation, row.mode) for row in problem.convolution.rows)
+    (*dtypes, mixed), counts = (*problem.dtypes[:5], problem.dtype, problem.dtypes.mixed), problem.convolution.counts
+    names = tuple(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    return repr((problem.name, problem.slots, counts, rows, tuple(problem.layout), problem.flip, names, mixed))
 
 
 @lru_cache(maxsize=1024)
-def _read(written: str, xp: Any) -> Any:
-    from .call import Call  # which imports what is here
-
-    sizes, axes, *modes, layout, flip, transposed, dtypes, mixed = literal_eval(written)
-    samples, groups, outputs, inputs = sizes
-    form = Form(Geometry(samples, groups, outputs, inputs, tuple(Axis(*axis) for axis in axes)), *modes)
-    x, w, y, forward, backward = (getattr(torch, name) for name in dtypes)
-    return Call(xp, form, Layout(*layout), flip, transposed, Numbers(x, w, y, forward, backward, mixed))
-
-
-def _others(slot: str) -> tuple[str, ...]:
-    return tuple(one for one in "yxw" if one != slot)
+def _read(written: str) -> Problem:
+    name, slots, (samples, groups, outputs, inputs), rows, layout, flip, names, mixed = literal_eval(written)
+    x, w, y, forward, backward, dtype = (getattr(torch, one) for one in names)
+    across = tuple(Row(Axis(*axis), dilation, mode) for axis, dilation, mode in rows)
+    convolution = Convolution(samples, groups, outputs, inputs, across)
+    dtypes = DTypes(x, w, y, forward, backward, mixed)
+    return Problem(name, slots, convolution, Layout(*layout), flip, dtypes, dtype)
 
 
-def _fill(call: Any, slot: str, operands: dict[str, Any]) -> Any:
-    return call.fill(slot, *(operands[other] for other in _others(slot)))
+def _others(name: str) -> tuple[str, ...]:
+    return tuple(one for one in "yxw" if one != name)
+
+
+def _solved(problem: Problem, operands: dict[str, Any]) -> Any:
+    first, second = (operands[other] for other in _others(problem.name))
+    return solve(problem, first, second, None)

@@ -1,4 +1,4 @@
-"""Floor 5: what torch's compiler is told. Imports torch, and is imported while that compiles."""
+"""What torch's compiler is told. Imports torch, and is imported while that compiles."""
 
 from __future__ import annotations
 

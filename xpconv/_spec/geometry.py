@@ -1,4 +1,4 @@
-"""Floor 0, integers only: what a convolution reads and writes, before any array is touched.
+"""What a convolution reads and writes, before any array is touched: integers only.
 
 Every default, every output size, every padding rule and every error about shapes is here.
 """
@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any, NamedTuple, TypeAlias, cast
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Geometry",
     "Padding",
     "PerAxis",
+    "Phase",
     "check_shape",
     "integer",
     "is_listing",
@@ -110,6 +112,14 @@ class Axis(NamedTuple):
             yield outputs, slice(tap, tap + step * (taps - 1) + 1, step), axis._replace(hi=hi)
 
 
+class Phase(NamedTuple):
+    """A phase of the input's gradient: a forward convolution of the output's gradient."""
+
+    inputs: tuple[slice, ...]  # what it fills
+    taps: tuple[slice, ...]  # those that meet these inputs, to be turned around
+    geometry: Geometry | None  # None where no tap does
+
+
 @dataclass(frozen=True)
 class Geometry:
     """A whole convolution in integers: samples n, groups g, and in each group outputs o and inputs c."""
@@ -129,7 +139,22 @@ class Geometry:
 
     def over(self, axes: Iterable[Axis]) -> Geometry:
         """The same samples and channels over other axes."""
-        return Geometry(self.samples, self.groups, self.outputs, self.inputs, tuple(axes))
+        return Geometry(*self.counts, tuple(axes))
+
+    def turned(self) -> tuple[Phase, ...]:
+        """The input's gradient as convolutions of the output's gradient, with inputs and outputs exchanged."""
+        phases = []
+        for axes in product(*(axis.turned().phases(axis.stride) for axis in self.axes)):
+            inputs, turned, across = zip(*axes, strict=True) if axes else ((), (), ())
+            taps = tuple(slice(k - t.stop, k - t.start, t.step) for t, k in zip(turned, self.kernel, strict=True))
+            geometry = Geometry(self.samples, self.groups, self.inputs, self.outputs, across)
+            phases.append(Phase(inputs, taps, None if None in across else geometry))
+        return tuple(phases)
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """Samples, groups, outputs and inputs."""
+        return self.samples, self.groups, self.outputs, self.inputs
 
     @cached_property
     def size(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .geometry import integer
 
-__all__ = ["METHODS", "Options", "current", "options"]
+__all__ = ["METHODS", "Options", "current", "options", "under"]
 
 METHODS = ("auto", "lowering", "winograd", "banded", "fft")
 PRECISIONS = ("auto", "highest")
@@ -36,6 +36,16 @@ def _cores() -> int:
 
 _options: ContextVar[Options] = ContextVar("xpconv", default=Options())  # noqa: B039, a tuple does not change
 current = _options.get
+
+
+@contextmanager
+def under(chosen: Options) -> Iterator[None]:
+    """These options inside a ``with`` block, unchecked."""
+    token = _options.set(chosen)
+    try:
+        yield
+    finally:
+        _options.reset(token)
 
 
 @contextmanager
@@ -104,8 +114,5 @@ def options(
             kind = ValueError if isinstance(value, str) else TypeError
             raise kind(f"{name} must be one of {', '.join(map(repr, allowed))}: got {value!r}")
     changed = changed._replace(method=method or changed.method, precision=precision or changed.precision)
-    token = _options.set(changed)
-    try:
+    with under(changed):
         yield
-    finally:
-        _options.reset(token)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 from .geometry import Padding, PerAxis
 
-__all__ = ["Given", "OfLayers", "Parameters", "is_certain"]
+__all__ = ["ConvParameters", "LayerParameters", "Parameters", "canonical"]
 
 
-class OfLayers(TypedDict, total=False):
+class LayerParameters(TypedDict, total=False):
     """What may be said of a layer, by keyword."""
 
     dilation: PerAxis
@@ -21,7 +22,7 @@ class OfLayers(TypedDict, total=False):
     channel_axis: int
 
 
-class Given(OfLayers, total=False):
+class ConvParameters(LayerParameters, total=False):
     """What may be said of a convolution, by keyword; the names and the defaults are those of `Parameters`."""
 
     stride: PerAxis
@@ -43,34 +44,34 @@ class Parameters(NamedTuple):
     dtype: Any = None
 
     @classmethod
-    def of(cls, given: Given) -> Parameters:
-        if not given:
+    def of(cls, params: ConvParameters) -> Parameters:
+        if not params:
             return _DEFAULTS
         try:
-            parameters = cls(**given)
+            parameters = cls(**params)
         except TypeError:
-            unknown = ", ".join(sorted(given.keys() - cls._field_defaults.keys()))
+            unknown = ", ".join(sorted(params.keys() - cls._field_defaults.keys()))
             raise TypeError(f"a convolution's parameters are {', '.join(cls._fields)}: got {unknown}") from None
         if type(parameters.flip) is not bool:
             raise TypeError(f"flip must be a bool: got {parameters.flip!r}")
         return parameters
 
-    @property
-    def certain(self) -> bool:
-        """Whether they may be looked up: True and 1.0 are equal to 1, but not allowed."""
-        if self is _DEFAULTS:
-            return True
-        others = isinstance(self.dtype, Hashable) and is_certain(self.channel_axis)
-        return others and all(map(is_certain, self[:_SHAPING]))
-
 
 _DEFAULTS = Parameters()
-_SHAPING = 6  # so many, the first, decide about shapes
 
 
-def is_certain(value: Any) -> bool:
-    """Whether it is of the very types that are allowed, and can be a key."""
+def canonical(value: Any) -> Hashable:
+    """One spelling for all that mean the same, to look it up by: lists are tuples, NumPy's integers Python's.
+
+    Any other type goes with the value: True and 1.0 are equal to 1, but not allowed in its place. What cannot be looked
+    up raises TypeError.
+    """
     kind = type(value)
     if kind is int or kind is str or value is None:
-        return True
-    return kind is tuple and all(type(entry) in (int, str) for entry in value)
+        return value  # type: ignore[no-any-return]
+    if kind is tuple or kind is list:
+        return tuple(map(canonical, value))
+    if kind is not bool and hasattr(value, "__index__") and getattr(value, "shape", ()) == ():
+        return operator.index(value)
+    hash(value)
+    return kind, value

@@ -1,0 +1,97 @@
+"""One convolution, padded with zeros: the algorithm that was chosen for it, run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from .._arrays.dtypes import accumulating
+from .._arrays.namespace import (
+    block_bytes,
+    can_look,
+    convert,
+    device,
+    has_fft,
+    is_finite,
+    is_floating,
+    item_bytes,
+    most_parts,
+)
+from .._arrays.padding import Operand
+from .._arrays.typing import ArrayT, Namespace
+from .._spec.geometry import Geometry
+from .._spec.options import current
+from .choose import Choice, Wanted, choose
+from .choose import ways as all_ways
+from .contractions import Target, accumulator, forward, input_grad, nothing_but, weight_grad
+from .weight import Weight
+
+__all__ = ["Task", "contract", "ways"]
+
+
+class Task(NamedTuple):
+    """A slot "y", "x" or "w" of T to fill, over a geometry, and the dtype of what fills it."""
+
+    slot: str
+    geometry: Geometry
+    dtype: Any
+
+
+def contract(task: Task, a: ArrayT, b: Any, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
+    """y from x and a `Weight`, dx from dy and a `Weight`, or dw from dy and x; the first two with a bias, if any."""
+    geometry, dtype = task.geometry, task.dtype
+    compute = b.array.dtype if isinstance(b, Weight) else b.dtype
+    choice, made = choose(geometry, task.slot, _wanted(task, a, compute, xp=xp)), a
+    if task.slot == "w":
+        made = weight_grad(choice.plan, a, b, xp=xp)
+    elif task.slot == "y":
+        y: ArrayT = xp.empty(geometry.y_shape, dtype=accumulator(choice.plan, b, dtype, xp=xp), device=device(a))
+        made = forward(choice.plan, a, b, bias, Target(y), xp=xp)
+    elif choice.rewritten:
+        made = _by_phases(choice, task, a, b, bias, xp=xp)
+    else:
+        made = input_grad(choice.plan, a, b, bias, dtype, xp=xp)
+    return convert(made, dtype, xp=xp)
+
+
+def _by_phases(
+    choice: Choice, task: Task, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace
+) -> ArrayT:
+    """dx as forward contractions: x is correlated with w, so dx is dy convolved with it, taps turned around."""
+    geometry, dtype, work = task.geometry, task.dtype, w.array.dtype
+    # Zeros around dy make NaN of a weight that is not finite. Where reading it would wait for a device or break a
+    # trace, `is_finite` returns True unchecked: there, what `options` tells of such weights holds.
+    if is_floating(work, xp=xp) and not is_finite(w.array, xp=xp):
+        plain = choice.plan.lowered(geometry, "x")
+        return input_grad(plain, dy, Weight(w.array), bias, dtype, xp=xp)
+    accumulators = {accumulator(piece.plan, w, dtype, xp=xp) for piece in choice.pieces}
+    held = dtype if accumulators <= {dtype} else accumulating(xp, dtype, work)
+    dx: ArrayT
+    if choice.complete:
+        dx = xp.empty(geometry.x_shape, dtype=held, device=device(dy))
+    else:  # some inputs no tap meets
+        dx = nothing_but(bias, geometry.x_shape, w.array, held, xp=xp)
+    for piece in choice.pieces:
+        dx = forward(piece.plan, dy, replace(w, turned=piece.taps), bias, Target(dx, piece.inputs), xp=xp)
+    return dx
+
+
+def ways(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> list[Choice]:
+    """How a task can be done with arrays like one, computing in a dtype; the chosen way first."""
+    return all_ways(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
+
+
+def _wanted(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> Wanted:
+    """Integers may be computed in floating point, but only by sums that are exact: by lowering."""
+    array, options = like.array if isinstance(like, Operand) else like, current()
+    return Wanted(
+        item_bytes(compute_dtype),
+        is_floating(task.dtype, xp=xp),
+        can_look(array),
+        has_fft(xp),
+        options.workspace,
+        block_bytes(array, options.workspace),
+        most_parts(array),
+        options.method,
+        options.precision,
+    )

@@ -1,0 +1,62 @@
+"""A weight as contractions read it: part by part, turned around if need be, and remembered in its basis if wished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic
+
+from .._arrays.namespace import flip, quietly
+from .._arrays.typing import ArrayT, Namespace
+from .._spec.blocks import Part, channels
+from .plan import Plan
+
+__all__ = ["Weight"]
+
+MOST_REMEMBERED = 32  # transforms of one weight: for inputs of so many different sizes, say
+
+
+@dataclass(frozen=True)
+class Weight(Generic[ArrayT]):
+    """An array of shape (g*o, c, *kernel), or those of its taps that a phase meets."""
+
+    array: ArrayT
+    memory: dict[Any, Any] | None = None  # what parts of it are in a basis, for as long as its values stay the same
+    turned: tuple[slice, ...] | None = None  # the taps to read, turned around, with outputs and inputs exchanged
+
+    def changed(self, change: Callable[[ArrayT], ArrayT]) -> Weight[ArrayT]:
+        """Another array in place of the array: flipped, conjugated, or in another dtype."""
+        changed = change(self.array)
+        return self if changed is self.array else replace(self, array=changed)
+
+    def at(self, taps: tuple[slice, ...]) -> Weight[ArrayT]:
+        """Some of its taps, which nothing is remembered of."""
+        return Weight(self.array[(slice(None), slice(None), *taps)])
+
+    def part(self, part: Part, whole_inputs: int, *, xp: Namespace) -> ArrayT:
+        """(g*o, c, *kernel) of a part."""
+        if self.turned is None:
+            return self.array[part.w]
+        # What are outputs of the part are inputs of the array, and the reverse.
+        axes = tuple(range(3, 3 + len(part.geometry.axes)))
+        w = self.array[(channels(part.groups, part.inputs, whole_inputs), part.outputs, *self.turned)]
+        w = xp.reshape(w, (part.geometry.groups, part.geometry.inputs, *w.shape[1:]))  # (g, c, o, *kernel)
+        w = flip(xp.permute_dims(w, (0, 2, 1, *axes)), axes, xp=xp)  # (g, o, c, *kernel)
+        return xp.reshape(w, part.geometry.w_shape)
+
+    def in_basis(self, part: Part, plan: Plan, *, xp: Namespace) -> Any:
+        """W of a part."""
+        geometry, basis = part.geometry, plan.basis
+        key = None
+        if self.memory is not None and plan.weight_cuts == 1 and basis.numbers(geometry)[1] > 0:
+            taps = None if self.turned is None else tuple((tap.start, tap.stop, tap.step) for tap in self.turned)
+            key = basis, geometry.counts[1:], tuple(axis[1:4] for axis in geometry.axes), taps
+            if key in self.memory:
+                return self.memory[key]
+        with quietly(bool(basis.spreads)):
+            W = basis.ew(self.part(part, plan.parts.geometry.inputs, xp=xp), geometry, xp=xp)
+        if key is not None and self.memory is not None:
+            if len(self.memory) >= MOST_REMEMBERED:
+                self.memory.clear()
+            self.memory[key] = W
+        return W

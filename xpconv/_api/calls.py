@@ -1,0 +1,154 @@
+"""The calls that a convolution and a transposed one share: the checks, and the formulas.
+
+    y  = T(x, w) + b              dx = T(dy, conj w)       dw = T(dy, conj x)       db = the sum of dy
+    ty = T(tx, w) + T(x, tw) + tb
+
+with the slot that is open left out. A form that is linear in each slot is its own derivative, so double_backward is
+made of the same terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from .._algorithms.contract import Task, ways
+from .._algorithms.weight import Weight
+from .._arrays.namespace import agree, convert, is_dask_namespace, is_floating
+from .._arrays.typing import ArrayT, Namespace
+from .._engines.dispatch import bias_grad, dispatch, only_bias
+from .._engines.problem import Problem, Transposed
+from .._spec.geometry import check_shape
+from .._spec.options import current
+
+__all__ = ["backward", "double_backward", "forward", "jvp"]
+
+Gradients: TypeAlias = tuple[ArrayT | None, ArrayT | None, ArrayT | None]
+Tangents: TypeAlias = Mapping[str, ArrayT | None]  # of x, weight and bias, in this order, by the caller's names
+
+
+def forward(
+    x: ArrayT,
+    weight: ArrayT,
+    bias: ArrayT | None,
+    params: Mapping[str, Any],
+    transposed: Transposed = None,
+    memory: dict[Any, Any] | None = None,
+) -> ArrayT:
+    """y; a layer remembers what its weight is in the basis of an algorithm."""
+    xp = agree(x=x, weight=weight, bias=bias)
+    problem = Problem.of(x, weight, params, transposed, xp=xp)
+    if bias is not None:
+        _check_bias("bias", bias, problem)
+    y: ArrayT = dispatch(problem, x, weight if memory is None else Weight(weight, memory), bias, xp=xp)
+    return y
+
+
+def backward(
+    operands: tuple[ArrayT, ArrayT, ArrayT],
+    params: Mapping[str, Any],
+    needs: Sequence[bool],
+    transposed: Transposed = None,
+    memory: dict[Any, Any] | None = None,
+) -> Gradients[ArrayT]:
+    """dx, dweight and dbias from dy, x and weight."""
+    dy, x, weight = operands
+    xp = agree(dy=dy, x=x, weight=weight)
+    _check_needs("dx, dweight and dbias", needs)
+    problem = Problem.of(x, weight, params, transposed, xp=xp)
+    _check("dy", dy, problem.shape, problem.dtypes.y)
+    of_x, of_w = problem.with_slot("x"), problem.with_slot("w")
+    if current().method != "auto" and not is_dask_namespace(xp):
+        _check_method([one for one, need in zip((of_x, of_w), needs, strict=False) if need], dy, xp=xp)
+    w = weight if memory is None else Weight(weight, memory)
+    return (
+        dispatch(of_x, dy, w, like=x, xp=xp) if needs[0] else None,
+        dispatch(of_w, dy, x, xp=xp) if needs[1] else None,
+        bias_grad(dy, problem, xp=xp) if needs[2] else None,
+    )
+
+
+def jvp(
+    tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, params: Mapping[str, Any], transposed: Transposed = None
+) -> ArrayT:
+    """How y changes with its operands."""
+    xp = agree(x=x, weight=weight, **{name: one for name, one in tangents.items() if one is not None})
+    problem = Problem.of(x, weight, params, transposed, xp=xp)
+    _check_tangents(tangents, x, weight, problem)
+    return _tangent(tangents, x, weight, problem, xp=xp)
+
+
+def double_backward(
+    gradients: Tangents[ArrayT],
+    operands: tuple[ArrayT, ArrayT, ArrayT],
+    params: Mapping[str, Any],
+    needs: Sequence[bool],
+    transposed: Transposed = None,
+) -> Gradients[ArrayT]:
+    """The gradients of dy, x and weight. `backward` is linear in dy, and its adjoint is the tangent of y."""
+    dy, x, weight = operands
+    given = {name: one for name, one in gradients.items() if one is not None}
+    xp = agree(dy=dy, x=x, weight=weight, **given)
+    _check_needs("ddy, dx and dweight", needs)
+    problem = Problem.of(x, weight, params, transposed, xp=xp)
+    _check("dy", dy, problem.shape, problem.dtypes.y)
+    _check_tangents(gradients, x, weight, problem)
+    ddx, ddweight, _ = gradients.values()
+    return (
+        _tangent(gradients, x, weight, problem, xp=xp) if needs[0] and given else None,
+        dispatch(problem.with_slot("x"), dy, ddweight, like=x, xp=xp) if needs[1] and ddweight is not None else None,
+        dispatch(problem.with_slot("w"), dy, ddx, xp=xp) if needs[2] and ddx is not None else None,
+    )
+
+
+def _tangent(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
+    """ty = T(tx, w) + T(x, tw) + tb."""
+    tx, tweight, tbias = tangents.values()
+    ty: ArrayT
+    if tx is None and tweight is None:
+        ty = only_bias(problem, tbias, x, xp=xp)
+    elif tx is None or tweight is None:
+        operands = x if tx is None else tx, weight if tweight is None else tweight
+        ty = dispatch(problem, *operands, tbias, xp=xp)
+    else:  # rounded once, after the sum
+        dtypes = problem.dtypes
+        exact = dtypes.mixed or not is_floating(dtypes.y, xp=xp)
+        wide = problem if exact else problem.with_dtype(dtypes.forward)
+        ty = xp.add(dispatch(wide, tx, weight, tbias, xp=xp), dispatch(wide, x, tweight, xp=xp))
+        ty = convert(ty, dtypes.y, xp=xp)
+    return ty
+
+
+def _check_method(problems: Sequence[Problem], like: ArrayT, *, xp: Namespace) -> None:
+    """A method that cannot do one of these problems says so before any work."""
+    for problem in problems:
+        compute = problem.compute_dtype(xp=xp)
+        for step in problem.convolution.decompose(problem.slot):
+            ways(Task(problem.slot, step.geometry, problem.dtype), like, compute, xp=xp)
+
+
+def _check_tangents(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Problem) -> None:
+    *names, last = tangents
+    for name, like in zip(names, (x, weight), strict=True):
+        if (tangent := tangents[name]) is not None:
+            _check(name, tangent, like.shape, like.dtype)
+    if (bias := tangents[last]) is not None:
+        _check_bias(last, bias, problem)
+
+
+def _check(name: str, array: ArrayT, shape: Sequence[int], dtype: Any) -> None:
+    check_shape(name, array.shape, shape)
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must have dtype {dtype}: got {array.dtype}")
+
+
+def _check_bias(name: str, bias: ArrayT, problem: Problem) -> None:
+    check_shape(name, bias.shape, (problem.out_channels,))
+    if bias.dtype not in problem.dtypes[:3]:
+        allowed = " or ".join(dict.fromkeys(map(str, problem.dtypes[:3])))
+        raise TypeError(f"{name} must have dtype {allowed}: got {bias.dtype}")
+
+
+def _check_needs(what: str, needs: object) -> None:
+    if not isinstance(needs, Sequence) or [type(need) for need in needs] != [bool] * 3:
+        raise TypeError(f"needs must be three bools, for {what}: got {needs!r}")

@@ -1,0 +1,196 @@
+"""A problem, solved at once: layout in, each step of the convolution contracted, layout out.
+
+Whatever the padding mode, the dilation of the input and the kinds of numbers, all comes down to contractions over
+geometries that are padded with zeros, of numbers of one kind. T is linear in each slot, so it is taken apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from .._algorithms.contract import Task, contract
+from .._algorithms.contractions import nothing_but, per_channel
+from .._algorithms.weight import Weight
+from .._arrays.dtypes import accumulating, working
+from .._arrays.namespace import (
+    add,
+    complex_of,
+    conj,
+    convert,
+    flip,
+    is_complex,
+    is_floating,
+    lacking,
+    put,
+    real_parts,
+)
+from .._arrays.padding import Operand, border_adjoint
+from .._arrays.typing import ArrayT, Namespace
+from .._spec.convolution import Step
+from .problem import Problem
+
+__all__ = ["arranged", "bias_grad", "evaluate", "fill", "only_bias", "placed"]
+
+
+def evaluate(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *, xp: Namespace) -> ArrayT:
+    """What fills the problem's slot, from the other two and a bias; b may be a `Weight`."""
+    return placed(problem, fill(problem, *arranged(problem, a, b, xp=xp), bias, xp=xp), xp=xp)
+
+
+def arranged(problem: Problem, a: ArrayT, b: Any, *, xp: Namespace) -> tuple[ArrayT, Any]:
+    """The operands as the form has them: (n, c, *spatial), a weight with its taps turned around if it is flipped."""
+    a = problem.layout.inward(a, xp=xp)
+    if problem.name == "w":
+        b = problem.layout.inward(b, xp=xp)
+        return (b, a) if problem.swapped else (a, b)
+    if problem.flip:
+        b = b.changed(lambda w: _flipped(w, xp=xp)) if isinstance(b, Weight) else _flipped(b, xp=xp)
+    return a, b
+
+
+def placed(problem: Problem, out: ArrayT, *, xp: Namespace) -> ArrayT:
+    """The result as the caller has it."""
+    if problem.name == "w":
+        return _flipped(out, xp=xp) if problem.flip else out
+    return problem.layout.outward(out, xp=xp)
+
+
+def _flipped(w: ArrayT, *, xp: Namespace) -> ArrayT:
+    return flip(w, range(2, w.ndim), xp=xp)
+
+
+def fill(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *, xp: Namespace) -> ArrayT:
+    """The slot of the form from arranged operands."""
+    if problem.dtypes.mixed:
+        mixed: ArrayT = _by_real_parts(problem, a, b.array if isinstance(b, Weight) else b, bias, xp=xp)
+        return mixed
+    slot, compute, conjugated = problem.slot, problem.compute_dtype(bias, xp=xp), problem.conjugated
+
+    def operand(name: str, array: ArrayT, place: int) -> ArrayT:
+        """The array, or what reads it: with its border, conjugated, in the dtype to compute in."""
+        border = problem.convolution.border if name == "x" else None
+        conjugate = conjugated == place and is_complex(array.dtype, xp=xp)
+        if border is None and not conjugate and array.dtype == compute:
+            return array
+        return cast(ArrayT, Operand(array, compute, conjugate, border, xp))
+
+    if slot == "w":
+        return _fill_w(problem, operand("y", a, 0), operand("x", b, 1), xp=xp)
+    w: Weight[ArrayT] = b if isinstance(b, Weight) else Weight(b)
+    w = w.changed(lambda w: convert(conj(w, xp=xp) if conjugated == 1 else w, compute, xp=xp))
+    bias = None if bias is None else convert(bias, compute, xp=xp)
+    if slot == "y":
+        return _fill_y(problem, operand("x", a, 0), w, bias, xp=xp)
+    return _fill_x(problem, operand("y", a, 0), w, bias, xp=xp)
+
+
+def _fill_y(problem: Problem, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
+    """y[outputs] from x and w[taps], in one step, or one for each phase of a dilated input."""
+    convolution, dtype = problem.convolution, problem.dtype
+    steps, shape = convolution.decompose("y"), convolution.shape("y")
+    if len(steps) == 1 and steps[0].geometry.y_shape == shape:
+        return contract(_task(problem, steps[0]), x, _tapped(w, steps[0]), bias, xp=xp)
+    y = nothing_but(bias, shape, w.array, dtype, xp=xp)
+    for step in steps:
+        y = put(y, _at(step.outputs), contract(_task(problem, step), x, w.at(step.taps), bias, xp=xp), xp=xp)
+    return y
+
+
+def _fill_x(problem: Problem, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
+    """dx from dy[outputs] and w[taps]; the gradient of a border is added to the inputs that stand there."""
+    convolution = problem.convolution
+    steps, shape = convolution.decompose("x"), convolution.shape("x")
+    held = accumulating(xp, problem.dtype, w.array.dtype) if len(steps) != 1 else problem.dtype
+    first = steps[0] if steps else None
+    if first is not None and first.runs is None and first.geometry.x_shape == shape:
+        dx, steps = (
+            contract(_task(problem, first, held), _view(problem, first, dy), _tapped(w, first), bias, xp=xp),
+            steps[1:],
+        )
+    else:
+        dx = nothing_but(bias, shape, w.array, held, xp=xp)
+    for step in steps:
+        dx = add(dx, *_input_piece(problem, step, dy, w, held, xp=xp), xp=xp)
+    return convert(dx, problem.dtype, xp=xp)
+
+
+def _input_piece(problem: Problem, step: Step, dy: ArrayT, w: Weight[ArrayT], held: Any, *, xp: Namespace) -> Any:
+    """Where the gradient of a step belongs, and what it is there."""
+    piece = contract(_task(problem, step, held), _view(problem, step, dy), w.at(step.taps), None, xp=xp)
+    return ((...,), piece) if step.runs is None else border_adjoint(piece, step.runs, xp=xp)
+
+
+def _fill_w(problem: Problem, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
+    """dw[taps] from dy[outputs] and x."""
+    convolution, dtype = problem.convolution, problem.dtype
+    steps, shape = convolution.decompose("w"), convolution.shape("w")
+    if len(steps) == 1 and steps[0].geometry.w_shape == shape:
+        return contract(_task(problem, steps[0]), _view(problem, steps[0], dy), x, None, xp=xp)
+    like = x.array if isinstance(x, Operand) else x
+    dw = nothing_but(None, shape, like, dtype, xp=xp)
+    for step in steps:
+        dw = put(dw, _at(step.taps), contract(_task(problem, step), _view(problem, step, dy), x, None, xp=xp), xp=xp)
+    return dw
+
+
+def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
+    """Some are real and some complex: through their real parts, without what there is not, or is not asked for.
+
+    (ar + i ai) (br + i bi) = (ar br - ai bi) + i (ai br + ar bi)
+    """
+    (ar, ai), (br, bi) = real_parts(a, xp=xp), real_parts(b, xp=xp)
+    real, dtype, conjugated = problem.of_real_parts(xp=xp), problem.dtype, problem.conjugated
+    y = fill(real, ar, br, xp=xp)
+    if ai is not None and bi is not None:
+        both = fill(real, ai, bi, xp=xp)
+        y = xp.subtract(y, both) if conjugated is None else xp.add(y, both)
+    if is_complex(dtype, xp=xp):
+        # Only one of the two is complex: where both are, so is the result, or it is the gradient of a real one.
+        imaginary = fill(real, ar, bi, xp=xp) if ai is None else fill(real, ai, br, xp=xp)
+        if conjugated == (0 if bi is None else 1):
+            imaginary = xp.negative(imaginary)
+        y = complex_of(y, imaginary, dtype, xp=xp)
+    if bias is not None:
+        y = add(y, (...,), per_channel(convert(bias, dtype, xp=xp), y.ndim, xp=xp), xp=xp)
+    return y
+
+
+def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
+    """dbias: the sum of dy over samples and positions."""
+    dtype, lacks = dy.dtype, lacking(dy, xp=xp)
+    dy = problem.layout.inward(dy, xp=xp)
+    if is_floating(dtype, xp=xp):
+        wide = working(xp, lacks, dtype, dtype)
+        wide = None if wide == dtype else wide
+    else:
+        wide = dtype if "int64" in lacks else xp.int64
+    return convert(xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=wide), dtype, xp=xp)
+
+
+def only_bias(problem: Problem, bias: ArrayT | None, like: ArrayT, *, xp: Namespace) -> ArrayT:
+    """y, where there is nothing else to add up."""
+    y = nothing_but(bias, problem.convolution.shape(problem.slot), like, problem.dtype, xp=xp)
+    return problem.layout.outward(y, xp=xp)
+
+
+def _task(problem: Problem, step: Step, dtype: Any = None) -> Task:
+    return Task(problem.slot, step.geometry, problem.dtype if dtype is None else dtype)
+
+
+def _tapped(w: Weight[ArrayT], step: Step) -> Weight[ArrayT]:
+    """All taps of the weight as it is, and what it remembers; some of them as another."""
+    return w if step.geometry.kernel == tuple(w.array.shape[2:]) else w.at(step.taps)
+
+
+def _view(problem: Problem, step: Step, a: ArrayT) -> ArrayT:
+    """The outputs of a step; of what reads an array, which converts only what is read."""
+    if step.geometry.out == problem.convolution.geometry.out:
+        return a
+    if isinstance(a, Operand):
+        return cast(ArrayT, replace(a, array=a.array[_at(step.outputs)]))
+    return a[_at(step.outputs)]
+
+
+def _at(spatial: tuple[slice, ...]) -> tuple[slice, ...]:
+    return (slice(None), slice(None), *spatial)

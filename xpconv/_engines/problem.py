@@ -1,0 +1,195 @@
+"""What is asked for, all but the arrays: it is made once for all calls alike, and handed on whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias, cast
+
+from .._arrays.dtypes import DTypes, exact, real_dtype, result
+from .._arrays.layout import Layout
+from .._arrays.namespace import is_floating, lacking
+from .._arrays.typing import Namespace
+from .._spec.convolution import Convolution
+from .._spec.geometry import PerAxis, check_shape, per_axis
+from .._spec.parameters import ConvParameters, Parameters, canonical
+
+__all__ = ["Problem", "Transposed", "spatial_axes"]
+
+Transposed: TypeAlias = tuple[PerAxis, PerAxis | None] | None  # output padding and output size; None: it is not
+
+# Which slots of the form the caller's y and x are. The transposed convolution is the form with these two exchanged.
+FORWARD, TRANSPOSED = ("y", "x"), ("x", "y")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Fill one slot of a convolution from the other two."""
+
+    name: str  # the slot, as the caller names it: "y" from x and w, "x" from dy and w, or "w" from dy and x
+    slots: tuple[str, str]  # those of the form that the caller's y and x are
+    convolution: Convolution
+    layout: Layout
+    flip: bool
+    dtypes: DTypes
+    dtype: Any  # of the result
+
+    @classmethod
+    def of(cls, x: Any, weight: Any, params: Mapping[str, Any], transposed: Transposed, *, xp: Namespace) -> Problem:
+        """For an input and a weight: the problem of y."""
+        facts = lacking(x, xp=xp), x.shape, weight.shape, x.dtype, weight.dtype
+        return _remembered(_of, params, transposed, xp, *facts)
+
+    @classmethod
+    def of_input_grad(
+        cls, dy: Any, weight: Any, input_size: PerAxis, params: Mapping[str, Any], *, xp: Namespace
+    ) -> Problem:
+        """For the gradient of the input alone, with its size instead of it."""
+        facts = lacking(dy, xp=xp), dy.shape, weight.shape, dy.dtype, weight.dtype
+        return _remembered(_of_input_grad, params, (input_size,), xp, *facts)
+
+    @classmethod
+    def of_weight_grad(
+        cls, dy: Any, x: Any, kernel_size: Sequence[int], params: Mapping[str, Any], *, xp: Namespace
+    ) -> Problem:
+        """For the gradient of the weight alone, with the kernel's size instead of it."""
+        facts = lacking(dy, xp=xp), dy.shape, x.shape, dy.dtype, x.dtype
+        return _remembered(_of_weight_grad, params, (kernel_size,), xp, *facts)
+
+    def with_slot(self, name: str) -> Problem:
+        """The same of another slot: a derivative of a slot is another slot."""
+        if name not in self._with_slot:
+            self._with_slot[name] = replace(self, name=name, dtype=getattr(self.dtypes, name))
+        return self._with_slot[name]
+
+    @cached_property
+    def _with_slot(self) -> dict[str, Problem]:
+        return {self.name: self} if self.dtype == getattr(self.dtypes, self.name) else {}
+
+    def with_dtype(self, dtype: Any) -> Problem:
+        """The same with the result in another dtype."""
+        return replace(self, dtype=dtype)
+
+    def on(self, convolution: Convolution) -> Problem:
+        """The same of a part of the convolution."""
+        return replace(self, convolution=convolution)
+
+    def mapped(self, axis: str, times: int) -> Problem:
+        """The same for so many arrays at once, as "samples" on an axis in front, or as "groups" of the channels."""
+        convolution, layout = self.convolution, self.layout
+        convolution = replace(convolution, **{axis: times * getattr(convolution, axis)})
+        if axis == "samples":
+            layout = layout._replace(batch=(times, *layout.batch), channels=layout.channels + 1)
+        return replace(self, convolution=convolution, layout=layout)
+
+    # What follows from these.
+
+    @cached_property
+    def slot(self) -> str:
+        """The slot of the form."""
+        return dict(zip("yxw", (*self.slots, "w"), strict=True))[self.name]
+
+    @cached_property
+    def swapped(self) -> bool:
+        """Whether the caller's operands are those of the form in the other order: both may be x and y of the form."""
+        return self.name == "w" and self.slots == TRANSPOSED
+
+    @cached_property
+    def conjugated(self) -> int | None:
+        """Which operand of the form is conjugated: a gradient's is the one that shares the caller's y with it."""
+        return None if self.name == "y" else int(not self.swapped)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of the result, as the caller has it."""
+        shape = self.convolution.shape(self.slot)
+        return shape if self.slot == "w" else self.layout.outer(shape)
+
+    @cached_property
+    def out_channels(self) -> int:
+        """Of the caller's y, and so of a bias."""
+        return self.convolution.shape(self.slots[0])[1]
+
+    def compute_dtype(self, bias: Any = None, *, xp: Namespace) -> Any:
+        """The dtype to multiply and add in; a bias is added in it as well."""
+        x, w, y, forward, backward, _ = self.dtypes
+        compute = forward if self.name == "y" else backward
+        if is_floating(y, xp=xp) or not is_floating(compute, xp=xp):
+            return compute
+        first, second = {"y": (x, w), "x": (y, w), "w": (y, x)}[self.name]
+        return exact(xp, self.convolution.terms(self.slot), first, second, None if bias is None else bias.dtype)
+
+    def of_real_parts(self, *, xp: Namespace) -> Problem:
+        """The same of the real parts of complex numbers: T is linear in each of them."""
+        return replace(self, dtypes=self.dtypes._replace(mixed=False), dtype=real_dtype(self.dtype, xp=xp))
+
+
+# What is remembered from call to call.
+
+MOST_REMEMBERED = 4096
+_problems: dict[Hashable, Problem] = {}
+
+
+def _remembered(make: Callable[..., Problem], params: Mapping[str, Any], sizes: Any, *facts: Any) -> Problem:
+    """What `make` made before of the same facts, however they were spelled; the oldest is forgotten first."""
+    try:
+        key = make, *params, *map(canonical, params.values()), canonical(sizes), facts
+        found = _problems.get(key)
+    except TypeError:  # something that cannot be a key, which `make` says something about or takes all the same
+        return make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
+    if found is None:
+        found = make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
+        if len(_problems) >= MOST_REMEMBERED:
+            _problems.pop(next(iter(_problems)), None)
+        _problems[key] = found
+    return found
+
+
+def _of(params: Parameters, transposed: Transposed, xp: Any, *facts: Any) -> Problem:
+    lacks, x_shape, w_shape, x_dtype, w_dtype = facts
+    layout = Layout.of("x", x_shape, spatial_axes(w_shape), params.channel_axis)
+    inner = layout.inner(x_shape)
+    if transposed is None:
+        convolution = Convolution.of(inner, w_shape, params)
+    else:
+        convolution = Convolution.of_transposed(inner, w_shape, params, *transposed)
+    y = result(xp, params.dtype, lacks, x=x_dtype, weight=w_dtype)
+    dtypes = DTypes.of(x_dtype, w_dtype, y, lacks, xp=xp)
+    return Problem("y", FORWARD if transposed is None else TRANSPOSED, convolution, layout, params.flip, dtypes, y)
+
+
+def _of_input_grad(params: Parameters, sizes: tuple[PerAxis], xp: Any, *facts: Any) -> Problem:
+    lacks, y_shape, w_shape, y_dtype, w_dtype = facts
+    ndim = spatial_axes(w_shape)
+    layout = Layout.of("dy", y_shape, ndim, params.channel_axis)
+    size = per_axis("input_size", *sizes, ndim, 0)
+    convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params)
+    dx = result(xp, params.dtype, lacks, dy=y_dtype, weight=w_dtype)
+    dtypes = DTypes.of(dx, w_dtype, y_dtype, lacks, xp=xp)
+    return _checked(Problem("x", FORWARD, convolution, layout, params.flip, dtypes, dx), y_shape)
+
+
+def _of_weight_grad(params: Parameters, sizes: tuple[Sequence[int]], xp: Any, *facts: Any) -> Problem:
+    lacks, y_shape, x_shape, y_dtype, x_dtype = facts
+    kernel = per_axis("kernel_size", *sizes, None, 1)
+    layout = Layout.of("x", x_shape, len(kernel), params.channel_axis)
+    outputs = Layout.of("dy", y_shape, len(kernel), params.channel_axis).inner(y_shape)[1]
+    convolution = Convolution.of(layout.inner(x_shape), (outputs, None, *kernel), params)
+    dw = result(xp, params.dtype, lacks, dy=y_dtype, x=x_dtype)
+    dtypes = DTypes.of(x_dtype, dw, y_dtype, lacks, xp=xp)
+    return _checked(Problem("w", FORWARD, convolution, layout, params.flip, dtypes, dw), y_shape)
+
+
+def _checked(problem: Problem, y_shape: tuple[int, ...]) -> Problem:
+    check_shape("dy", y_shape, problem.with_slot("y").shape)
+    return problem
+
+
+def spatial_axes(w_shape: Sequence[int]) -> int:
+    """How many spatial axes a weight has."""
+    if len(w_shape) < 2:
+        raise ValueError(
+            f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got {len(w_shape)}"
+        )
+    return len(w_shape) - 2
