@@ -734,7 +734,7 @@ def test_a_method_can_do_of_chunks_what_it_can_do_of_arrays(backend):
 def in_blocks(monkeypatch):
     """What holds inside of blocks: options, BLAS's threads, and on how many of ours their parts are made."""
     seen = {"options": set(), "blas": set(), "ours": set()}
-    fill, run_all = engine.fill_slot, namespace.run_all
+    fill, run_all = engine.fill, namespace.run_all
 
     def spy_on_fill(*args, **kwargs):
         seen["options"].add(current())
@@ -745,7 +745,7 @@ def in_blocks(monkeypatch):
         seen["ours"].add(threads)
         return run_all(work, items, threads)
 
-    monkeypatch.setattr(engine, "fill_slot", spy_on_fill)
+    monkeypatch.setattr(engine, "fill", spy_on_fill)
     monkeypatch.setattr(namespace, "run_all", spy_on_run_all)
     return seen
 

@@ -167,7 +167,7 @@ def _summed(problem: Problem, operands: dict[str, Any], chunks: Chunks | None) -
             operands["y"] = operands["y"].rechunk({i + 2: positions[i]})
 
     over = {"y": [] if jointly else [inputs], "x": [] if jointly else [outputs], "w": [samples, *positions]}[slot]
-    name, layer = f"conv-{tokenize(problem, chosen, *operands.values(), slabs)}", {}
+    name, layer = f"conv-{tokenize(repr(problem), chosen, *operands.values(), slabs)}", {}
     counts = map(len, (samples, outputs, (0,) if jointly else inputs, *positions))
     for n, o, c, *at in product(*map(range, counts)):
         places = {"y": (n, o, *at), "x": (n, o if jointly else c, *at), "w": (o, c, *(0,) * ndim)}

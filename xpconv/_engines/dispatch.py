@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._algorithms.weight import Weight
 from .._arrays.namespace import is_dask_namespace, is_torch_namespace
 from .._arrays.typing import ArrayT, Namespace
 from .evaluate import bias_grad as eager_bias_grad
@@ -23,7 +24,7 @@ def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = Non
     if is_dask_namespace(xp):
         from .dask import evaluate as lazily  # it imports dask
 
-        return lazily(problem, a, b, bias, like, xp=xp)
+        return lazily(problem, a, b.array if isinstance(b, Weight) else b, bias, like, xp=xp)
     return evaluate(problem, a, b, bias, xp=xp)
 
 
