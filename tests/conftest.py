@@ -6,7 +6,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
-from support import CPU, Backend
+from support import CPU, Backend, in_blocks_of
 
 # A backend has no state that one example could leave to the next, so a fixture for a whole test will do.
 hypothesis.settings.register_profile(
@@ -91,4 +91,4 @@ def rng():
 def blocks(request, monkeypatch):
     """The whole in one block, and in blocks of a few columns each."""
     size = 2**26 if request.param == "one block" else 5600
-    monkeypatch.setattr("xpconv._algorithms.contract.block_bytes", lambda *_: size)
+    in_blocks_of(monkeypatch, size)

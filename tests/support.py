@@ -117,6 +117,12 @@ class Backend:
         return np.asarray(array_api_compat.to_device(array, "cpu") if not self.can_look else array)
 
 
+def in_blocks_of(monkeypatch: Any, size: int) -> None:
+    """Cut the work in blocks of so many bytes; what was chosen for other blocks is forgotten."""
+    monkeypatch.setattr("xpconv._algorithms.contract.block_bytes", lambda *_: size)
+    monkeypatch.setattr("xpconv._engines.problem._problems", {})
+
+
 def run_example(name: str, *arguments: object, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
     """What an example of the documentation prints, called with these arguments in a process of its own.
 

@@ -20,7 +20,7 @@ from xpconv._algorithms.choose import Wanted, choose
 from xpconv._algorithms.flat import Flat
 from xpconv._algorithms.fourier import Fourier
 from xpconv._algorithms.lowering import Lowering
-from xpconv._algorithms.plan import plan
+from xpconv._algorithms.plan import Limits, plan
 from xpconv._algorithms.weight import Weight
 from xpconv._algorithms.winograd import Winograd
 from xpconv._spec.geometry import parse
@@ -51,12 +51,12 @@ def planned(case, slot, way, dtype):
     whole = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **parameters}
     geometry = parse(x_shape, w_shape, *(whole[name] for name in ("stride", "padding", "dilation", "groups")))
     item_bytes = np.dtype(dtype).itemsize
-    one = plan(geometry, slot, basis, item_bytes, 2**26, 2**26)
+    one = plan(geometry, slot, basis, Limits(item_bytes, 2**26, 2**26))
     if way == "one part":
         return geometry, one
     # The input's gradient is cut into single inputs otherwise, which are a thousand and all alike.
     block = max(one.part_bytes // 16, 500) if slot == "x" else 500
-    return geometry, plan(geometry, slot, basis, item_bytes, 2**26, block)
+    return geometry, plan(geometry, slot, basis, Limits(item_bytes, 2**26, block))
 
 
 def expected(geometry, dy, x, w):
@@ -293,10 +293,10 @@ def test_no_part_takes_more_than_the_plan_says():
             x_shape, w_shape, parameters = case
             whole = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **parameters}
             geometry = parse(x_shape, w_shape, *(whole[n] for n in ("stride", "padding", "dilation", "groups")))
-            planned = plan(geometry, slot, Lowering(), 4, 2**26, block)
+            planned = plan(geometry, slot, Lowering(), Limits(4, 2**26, block))
             for i in range(min(planned.parts.count, 300)):
                 part = planned.parts[i].geometry
-                x, _, y = Lowering().numbers(part)
+                x, _, y = Lowering().sizes(part)
                 padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
                 assert 4 * (x + y + padded) <= planned.part_bytes
 

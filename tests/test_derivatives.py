@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from families import CONV, FAMILIES, TRANSPOSED, Family, quiet_torch
-from support import assert_within, draw, whole_numbers
+from support import assert_within, draw, in_blocks_of, whole_numbers
 
 import xpconv
 from xpconv import (
@@ -217,7 +217,7 @@ def test_many_small_parts_are_the_same(backend, rng, monkeypatch, family, name):
     x, w, _, dy, *dd, _ = arrays
     results = []
     for size in (2**26, 1500):
-        monkeypatch.setattr("xpconv._algorithms.contract.block_bytes", lambda *_, size=size: size)
+        in_blocks_of(monkeypatch, size)
         with options(method="lowering"):
             gradients = family.double_backward(*dd, dy, x, w, **parameters)
             results.append([*gradients, family.jvp(*dd, x, w, **parameters)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import Case, TransposedCase
 from families import CONV, FAMILIES, TRANSPOSED
-from support import draw, whole_numbers
+from support import draw, in_blocks_of, whole_numbers
 
 from xpconv import options
 
@@ -43,7 +43,7 @@ def test_whole_numbers_are_the_same_to_the_bit_in_any_blocks(backend, rng, monke
     dy, x, w = (whole_numbers(rng, shape, "float32") for shape in case.shapes[:3])
     expected = case.expected(dy, x, w)
     for size in sizes:
-        monkeypatch.setattr("xpconv._algorithms.contract.block_bytes", lambda *_, size=size: size)
+        in_blocks_of(monkeypatch, size)
         with options(method=method):
             results = (
                 family.forward(backend.array(x), backend.array(w), **case.parameters),

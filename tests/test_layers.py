@@ -751,7 +751,7 @@ def test_what_is_kept_is_not_pickled(rng):
     with options(method="winograd"):
         y = layer.forward(x)
         again = pickle.loads(pickle.dumps(layer))
-        assert again._kept == (None, {})
+        assert again._weight_cache == (None, {})
         np.testing.assert_array_equal(again.forward(x), y)
 
 

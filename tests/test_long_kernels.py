@@ -12,12 +12,11 @@ import torch
 from xpconv import conv, conv_input_grad, conv_transpose, conv_weight_grad, explain, options
 from xpconv._algorithms.choose import Wanted, choose
 from xpconv._algorithms.lowering import Lowering
-from xpconv._algorithms.plan import plan
+from xpconv._algorithms.plan import UNLIMITED, Limits, plan
 from xpconv._spec.geometry import parse
 
 F = torch.nn.functional
 MIB = 2**20
-UNLIMITED = 2**62
 
 SHAPES = {
     "23x23 on 48x48": ((1, 4, 48, 48), (4, 4, 23, 23)),
@@ -58,7 +57,7 @@ def test_parts_are_in_proportion_to_bytes_over_a_block(name, stride, machine):
         # Cutting evenly makes up to twice as many parts along each of the axes that are cut: samples or channels, and
         # the first spatial axis. The weight's gradient is cut by the weight's size as well.
         parts = 4 * (1 + columns_bytes(geometry) / max(min(block, columns_bytes(geometry) / 4), MIB, one_window))
-        planned = plan(geometry, slot, Lowering(), 4, 64 * MIB, block, most)
+        planned = plan(geometry, slot, Lowering(), Limits(4, 64 * MIB, block, most))
         assert planned.parts.count <= parts * planned.weight_cuts
         if machine == "a trace":
             assert planned.parts.count <= 4 * most * planned.weight_cuts

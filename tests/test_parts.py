@@ -5,7 +5,7 @@ from itertools import pairwise, product
 
 import pytest
 
-from xpconv._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut, largest
+from xpconv._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
 from xpconv._spec.geometry import Axis, Geometry
 
 GEOMETRIES = [
@@ -30,7 +30,7 @@ def size(geometry):
 def test_parts_cover_the_whole_once(geometry, rounds, by_input, limit):
     positions = range(POSITIONS, POSITIONS + len(geometry.axes))
     order = (GROUPS, SAMPLES, *positions, INPUTS, OUTPUTS)
-    steps = cut(geometry, size, limit, order, by_input=by_input)
+    steps = cut(geometry, Budget(size, limit), order, by_input=by_input)
     parts = Parts(geometry, steps, by_input, rounds)
     most = size(largest(geometry, steps, by_input))
     smallest = size(largest(geometry, (1,) * len(steps), by_input))
@@ -61,7 +61,8 @@ def test_cut_is_as_little_as_will_do_and_even():
     geometry = Geometry(10, 1, 1, 1, (Axis(12, 1, 1, 1, 0, 0),))
 
     def steps(limit, unit=1):
-        return cut(geometry, lambda part: part.samples * part.positions, limit, (SAMPLES, POSITIONS), units=(unit,))
+        budget = Budget(lambda part: part.samples * part.positions, limit)
+        return cut(geometry, budget, (SAMPLES, POSITIONS), units=(unit,))
 
     assert steps(120) == (1, 1, 1, 10, 12)
     assert steps(119) == (1, 1, 1, 5, 12)
@@ -78,7 +79,8 @@ def test_what_does_not_fit_is_not_cut_for_nothing():
 
     def steps(limit, by_input):
         order = (SAMPLES, POSITIONS, OUTPUTS)
-        return cut(geometry, lambda part: part.samples * 100 + part.outputs, limit, order, by_input=by_input)
+        budget = Budget(lambda part: part.samples * 100 + part.outputs, limit)
+        return cut(geometry, budget, order, by_input=by_input)
 
     assert steps(450, by_input=False) == (1, 6, 1, 4, 7)
     assert steps(10, by_input=False) == (1, 6, 1, 1, 7)

@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 
 from xpconv._algorithms import contractions, costs
 from xpconv._algorithms.choose import Wanted, bases, work
-from xpconv._algorithms.plan import plan
+from xpconv._algorithms.plan import UNLIMITED, Limits, plan
 from xpconv._algorithms.weight import Weight
 from xpconv._spec.geometry import parse
 
@@ -49,13 +49,13 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None) -> list[Row]:
         for shape in (x_shape, layer.weight, geometry.y_shape)
     )
     size = np.dtype(dtype).itemsize
-    wanted = Wanted(size, True, True, True, WORKSPACE, BLOCK, 2**62, "auto", "auto")
+    wanted = Wanted(size, True, True, True, WORKSPACE, BLOCK, UNLIMITED, "auto", "auto")
     found: list[Row] = []
     for basis in bases(geometry, wanted):
         if only and basis.name != only:
             continue
         for slot in "yxw":
-            planned = plan(geometry, slot, basis, size, WORKSPACE, BLOCK)
+            planned = plan(geometry, slot, basis, Limits(size, WORKSPACE, BLOCK))
             calls = {
                 "y": lambda p=planned: contractions.forward(
                     p, x, Weight(w), None, contractions.Target(np.empty(geometry.y_shape, x.dtype)), xp=np

@@ -33,9 +33,9 @@ class Banded:
 
     name = "banded"
     swapped = True  # rows are where they lie in memory: innermost
-    spreads = frozenset("yxw")
+    propagates_nonfinite = frozenset("yxw")
 
-    def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
+    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
         tiles = self._tiles(geometry)
         columns = geometry.groups * geometry.samples * tiles.positions
         rows, height = geometry.outputs * self.tile, geometry.inputs * tiles.taps

@@ -18,7 +18,7 @@ from .costs import COSTS
 from .flat import Flat
 from .fourier import Fourier
 from .lowering import Lowering
-from .plan import Basis, Plan, plan
+from .plan import Basis, Limits, Plan, plan
 from .winograd import Winograd
 
 __all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "ways", "work"]
@@ -105,7 +105,8 @@ _FOR = {
 
 
 def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
-    planned = plan(geometry, slot, basis, wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts)
+    limits = Limits(wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts)
+    planned = plan(geometry, slot, basis, limits)
     prices = COSTS[4 if wanted.item_bytes <= 4 else 8][basis.name, slot]
     seconds = sum(price * amount for price, amount in zip(prices, work(planned), strict=True))
     return Choice((Piece(planned),), seconds)
@@ -131,7 +132,7 @@ def work(planned: Plan) -> tuple[float, ...]:
     if not parts.count:
         return (1.0, *(0.0,) * 5)
     part = planned.largest
-    x, w, y = basis.numbers(part)
+    x, w, y = basis.sizes(part)
     rows, height, columns, multiplications = basis.product(part)
     # BLAS is slow at few rows, columns or terms.
     products = multiplications * (1 + 12 / max(rows, 1) + 12 / max(columns, 1) + 12 / max(height, 1))

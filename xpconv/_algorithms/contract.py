@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .._arrays.dtypes import accumulating
 from .._arrays.namespace import (
     block_bytes,
-    can_look,
+    can_check_finite,
     convert,
     device,
     has_fft,
     is_finite,
     is_floating,
+    is_numpy,
     item_bytes,
     most_parts,
 )
@@ -29,19 +30,20 @@ from .weight import Weight
 __all__ = ["Task", "contract", "ways"]
 
 
-class Task(NamedTuple):
+@dataclass(frozen=True)
+class Task:
     """A slot "y", "x" or "w" of T to fill, over a geometry, and the dtype of what fills it."""
 
     slot: str
     geometry: Geometry
     dtype: Any
+    choices: dict[Any, Choice] = field(default_factory=dict, compare=False)  # by options, dtype and kind of array
 
 
 def contract(task: Task, a: ArrayT, b: Any, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     """y from x and a `Weight`, dx from dy and a `Weight`, or dw from dy and x; the first two with a bias, if any."""
     geometry, dtype = task.geometry, task.dtype
-    compute = b.array.dtype if isinstance(b, Weight) else b.dtype
-    choice, made = choose(geometry, task.slot, _wanted(task, a, compute, xp=xp)), a
+    choice, made = _chosen(task, a, b.array.dtype if isinstance(b, Weight) else b.dtype, xp=xp), a
     if task.slot == "w":
         made = weight_grad(choice.plan, a, b, xp=xp)
     elif task.slot == "y":
@@ -81,13 +83,28 @@ def ways(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> list
     return all_ways(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
 
 
+def _chosen(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> Choice:
+    """The cheapest way, remembered for NumPy's arrays, which are all on one machine."""
+    if not is_numpy(like.array if isinstance(like, Operand) else like):
+        return choose(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
+    key = current(), compute_dtype
+    if key not in task.choices:
+        if len(task.choices) >= MOST_CHOICES:
+            task.choices.clear()
+        task.choices[key] = choose(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
+    return task.choices[key]
+
+
+MOST_CHOICES = 8  # of a task: for so many different options
+
+
 def _wanted(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> Wanted:
     """Integers may be computed in floating point, but only by sums that are exact: by lowering."""
     array, options = like.array if isinstance(like, Operand) else like, current()
     return Wanted(
         item_bytes(compute_dtype),
         is_floating(task.dtype, xp=xp),
-        can_look(array),
+        can_check_finite(array),
         has_fft(xp),
         options.workspace,
         block_bytes(array, options.workspace),

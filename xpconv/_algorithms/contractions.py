@@ -57,10 +57,10 @@ def forward(
 
     def work(job: Job) -> tuple[Where, ArrayT]:
         part, W = job
-        with quietly(bool(basis.spreads)):
+        with quietly(bool(basis.propagates_nonfinite)):
             X = basis.ex(x[part.x], part.geometry, xp=xp)
             y = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
-            spread = "y" in basis.spreads and not is_finite(y, xp=xp)
+            spread = "y" in basis.propagates_nonfinite and not is_finite(y, xp=xp)
         if spread:  # again, without spreading
             del X, y
             plain, piece = plan.lowered(part.geometry, "y"), w.part(part, whole_inputs, xp=xp)
@@ -81,10 +81,10 @@ def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, d
         if not part.geometry.positions:  # no window reaches these inputs
             nothing: ArrayT = xp.zeros(part.geometry.x_shape, dtype=w.array.dtype, device=device(w.array))
             return nothing
-        with quietly(bool(basis.spreads)):
+        with quietly(bool(basis.propagates_nonfinite)):
             Y = basis.ey(dy[part.y], part.geometry, xp=xp)
             dx: ArrayT = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
-            spread = "x" in basis.spreads and not is_finite(dx, xp=xp)
+            spread = "x" in basis.propagates_nonfinite and not is_finite(dx, xp=xp)
         if spread:
             del Y, dx
             plain, piece = plan.lowered(part.geometry, "x"), Weight(w.part(part, whole.inputs, xp=xp))
@@ -120,11 +120,11 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
 
     def work(job: tuple[int, int]) -> tuple[Where, ArrayT]:
         weights, i = job
-        summed = range(count * i // plan.chains, count * (i + 1) // plan.chains)
+        summed = range(count * i // plan.partial_sums, count * (i + 1) // plan.partial_sums)
         part = parts[weights * count + summed[0]]
-        with quietly(bool(basis.spreads)):
+        with quietly(bool(basis.propagates_nonfinite)):
             dw = basis.ew_adjoint(_sum(product, parts, weights * count, summed), part.geometry, xp=xp)
-            spread = "w" in basis.spreads and not is_finite(dw, xp=xp)
+            spread = "w" in basis.propagates_nonfinite and not is_finite(dw, xp=xp)
         if spread:
             dw = _sum(plain, parts, weights * count, summed)
         return (i, *part.w), dw
@@ -132,11 +132,11 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     if not count:
         zeros: ArrayT = xp.zeros(parts.geometry.w_shape, dtype=x.dtype, device=device(x))
         return zeros
-    sums: ArrayT = xp.empty((plan.chains, *parts.geometry.w_shape), dtype=x.dtype, device=device(x))
-    jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.chains))
+    sums: ArrayT = xp.empty((plan.partial_sums, *parts.geometry.w_shape), dtype=x.dtype, device=device(x))
+    jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.partial_sums))
     sums = side_by_side(sums, put, work, jobs, plan.threads(current().threads), xp=xp)
     dw: ArrayT = sums[0, ...]
-    for i in range(1, plan.chains):
+    for i in range(1, plan.partial_sums):
         dw = xp.add(dw, sums[i, ...])  # a new array: a view would hold all of them
     return dw
 
@@ -154,7 +154,7 @@ def nothing_but(bias: ArrayT | None, shape: tuple[int, ...], like: ArrayT, dtype
 
 def accumulator(plan: Plan, w: Weight[ArrayT], dtype: Any, *, xp: Namespace) -> Any:
     """The accumulator's dtype: that of the result, unless several parts are added to one number of it."""
-    several = plan.overlapping or plan.parts.counts[plan.parts.rounds] > 1
+    several = plan.overlapping or plan.parts.counts[plan.parts.reduced] > 1
     return accumulating(xp, dtype, w.array.dtype) if several else dtype
 
 
@@ -165,7 +165,7 @@ def _fill(
     parts = plan.parts
     if parts.count == 1 and not plan.overlapping:  # the shortest way, for where a call is all that counts
         return put(out, *work((parts[0], w.in_basis(parts[0], plan, xp=xp))), xp=xp)
-    steps = parts.counts[parts.rounds]
+    steps = parts.counts[parts.reduced]
     size, threads = parts.count // steps, plan.threads(current().threads)
 
     def jobs(begin: int) -> Iterator[Job]:

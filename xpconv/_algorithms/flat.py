@@ -25,10 +25,10 @@ class Flat(Lowering):
     """For two axes and more, all but the first of stride 1."""
 
     name = "flat"
-    spreads = frozenset("w")  # where zeros of Y meet what windows that reach around the end of a row see
+    propagates_nonfinite = frozenset("w")  # where zeros of Y meet what windows that reach around the end of a row see
 
-    def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
-        return super().numbers(_whole_rows(geometry))
+    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
+        return super().sizes(_whole_rows(geometry))
 
     def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
         return super().product(_whole_rows(geometry))

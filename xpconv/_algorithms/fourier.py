@@ -32,9 +32,9 @@ class Fourier:
 
     name = "fft"
     swapped = False
-    spreads = frozenset("yxw")
+    propagates_nonfinite = frozenset("yxw")
 
-    def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
+    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
         half = 2 * self._frequencies  # a complex number counts twice
         tiles = geometry.samples * self._tiles(geometry).positions
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs

@@ -23,9 +23,9 @@ __all__ = ["Lowering"]
 class Lowering:
     name = "lowering"
     swapped = False
-    spreads: ClassVar[frozenset[str]] = frozenset()
+    propagates_nonfinite: ClassVar[frozenset[str]] = frozenset()
 
-    def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
+    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
         columns = geometry.groups * geometry.samples * geometry.positions
         w = 0  # a view
         return columns * geometry.inputs * geometry.taps, w, 2 * columns * geometry.outputs

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .._arrays.typing import ArrayT, Namespace
-from .._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Parts, cut, largest
+from .._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
 from .._spec.geometry import Geometry
 from .lowering import Lowering
 
-__all__ = ["Basis", "Plan", "plan"]
+__all__ = ["UNLIMITED", "Basis", "Limits", "Plan", "plan"]
 
 
 class Basis(Protocol):
@@ -26,10 +26,10 @@ class Basis(Protocol):
         """Whether columns lie in memory one after the other, and are better multiplied as rows."""
 
     @property
-    def spreads(self) -> frozenset[str]:
+    def propagates_nonfinite(self) -> frozenset[str]:
         """The slots "y", "x", "w" in which NaN and infinities reach numbers that a direct sum would not let them."""
 
-    def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
+    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
         """How many real numbers exist at most while X and Y are made and unmade, and how many W are: 0 for a view."""
 
     def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
@@ -49,26 +49,38 @@ class Basis(Protocol):
     def ey_adjoint(self, Y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
 
 
+UNLIMITED = 2**62
+
+
+class Limits(NamedTuple):
+    """What a plan has to keep to, and of which numbers."""
+
+    item_bytes: int
+    workspace: int
+    block: int  # bytes of a part
+    most_parts: int = UNLIMITED  # about as many, where each takes time to compile, whatever the workspace
+
+
 @dataclass(frozen=True)
 class Plan:
+    """A basis, and the parts that a slot is filled by; `explain` prints what it says."""
+
     basis: Basis
     parts: Parts
     largest: Geometry  # of the parts
     overlapping: bool  # whether parts of the result share elements, and are added one after the other
-    chains: int  # of the weights' gradient: how many sums are made side by side
+    partial_sums: int  # of the weight's gradient: how many are made side by side (split-K)
     part_bytes: int  # at most, for one part
     shared_bytes: int  # for what all parts share
-    item_bytes: int
-    workspace: int
-    block: int
+    limits: Limits
 
     def threads(self, wanted: int) -> int:
         """As many as there is work and workspace for; none for parts one by one, for which BLAS has its own."""
         if self.overlapping:
             return 0
-        room = (self.workspace - self.shared_bytes) // max(self.part_bytes, 1)
-        weights_are_open = self.parts.rounds == GROUPS  # nothing is summed from round to round
-        jobs = self.chains * self.weight_cuts if weights_are_open else self.parts.count
+        room = (self.limits.workspace - self.shared_bytes) // max(self.part_bytes, 1)
+        weight_grad = self.parts.reduced == GROUPS
+        jobs = self.partial_sums * self.weight_cuts if weight_grad else self.parts.count
         return max(min(wanted, room, jobs), 1) if jobs > 1 else 0
 
     def bytes(self, wanted: int) -> int:
@@ -85,7 +97,7 @@ class Plan:
 
     def lowered(self, part: Geometry, slot: str) -> Plan:
         """How to make a part again in the plain way, where NaN and infinities stay where they belong."""
-        return plan(part, slot, Lowering(), self.item_bytes, self.workspace, self.block)
+        return plan(part, slot, Lowering(), self.limits._replace(most_parts=UNLIMITED))
 
 
 # The order in which channels are cut for their weights to fit. The last is what is summed, round by round, but for the
@@ -98,23 +110,18 @@ _CHANNELS = {
 
 
 @lru_cache(maxsize=1024)
-def plan(
-    geometry: Geometry, slot: str, basis: Basis, item_bytes: int, workspace: int, block: int, most: int = 2**62
-) -> Plan:
-    """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads.
-
-    About as many are the most where each takes time to compile, whatever the workspace.
-    """
-    channels = _CHANNELS[slot]
+def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
+    """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
+    (item_bytes, workspace, block, most), channels = limits, _CHANNELS[slot]
     positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
 
     def weight_bytes(part: Geometry) -> int:
-        weights = basis.numbers(part)[1]
+        weights = basis.sizes(part)[1]
         # The gradient holds a sum and what is added to it, even where the weights themselves are a view.
         return item_bytes * (2 * max(weights, math.prod(part.w_shape)) if slot == "w" else weights)
 
     def part_bytes(part: Geometry) -> int:
-        x, _, y = basis.numbers(part)
+        x, _, y = basis.sizes(part)
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
         return item_bytes * (padded + x + y)
 
@@ -123,10 +130,11 @@ def plan(
 
     def parted(by_input: bool) -> Parts:
         room = workspace // 8 if slot == "w" else workspace // 4
-        steps = cut(geometry, weight_bytes, room, channels, by_input=by_input)
+        steps = cut(geometry, Budget(weight_bytes, room), channels, by_input=by_input)
         inner = (SAMPLES, INPUTS, *positions) if by_input else (SAMPLES, *positions, INPUTS)
         units = () if by_input else basis.unit(geometry)
-        steps = cut(geometry, part_bytes, limit, (GROUPS, *inner, OUTPUTS), steps, units, by_input=by_input)
+        order, budget = (GROUPS, *inner, OUTPUTS), Budget(part_bytes, limit)
+        steps = cut(geometry, budget, order, steps, units, by_input=by_input)
         return Parts(geometry, steps, by_input, GROUPS if slot == "w" else channels[-1])
 
     by_input = slot == "x"
@@ -138,11 +146,11 @@ def plan(
     if overlapping:
         parts = parted(by_input=False)
         part = largest(geometry, parts.steps, by_input=False)
-    links, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
-    chains, own, shared = 1, weight_bytes(part), 0
+    terms, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
+    sums, own, shared = 1, weight_bytes(part), 0
     if slot == "w":
-        chains = min(links, max(4 // cuts, 1))
-        shared = chains * item_bytes * math.prod(geometry.w_shape) if chains > 1 else 0
+        sums = min(terms, max(4 // cuts, 1))
+        shared = sums * item_bytes * math.prod(geometry.w_shape) if sums > 1 else 0
     elif cuts == 1:
         own, shared = 0, own
-    return Plan(basis, parts, part, overlapping, chains, part_bytes(part) + own, shared, item_bytes, workspace, block)
+    return Plan(basis, parts, part, overlapping, sums, part_bytes(part) + own, shared, limits)

@@ -48,12 +48,12 @@ class Weight(Generic[ArrayT]):
         """W of a part."""
         geometry, basis = part.geometry, plan.basis
         key = None
-        if self.memory is not None and plan.weight_cuts == 1 and basis.numbers(geometry)[1] > 0:
+        if self.memory is not None and plan.weight_cuts == 1 and basis.sizes(geometry)[1] > 0:
             taps = None if self.turned is None else tuple((tap.start, tap.stop, tap.step) for tap in self.turned)
             key = basis, geometry.counts[1:], tuple(axis[1:4] for axis in geometry.axes), taps
             if key in self.memory:
                 return self.memory[key]
-        with quietly(bool(basis.spreads)):
+        with quietly(bool(basis.propagates_nonfinite)):
             W = basis.ew(self.part(part, plan.parts.geometry.inputs, xp=xp), geometry, xp=xp)
         if key is not None and self.memory is not None:
             if len(self.memory) >= MOST_REMEMBERED:

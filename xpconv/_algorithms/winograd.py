@@ -36,9 +36,9 @@ class Winograd:
 
     name = "winograd"
     swapped = False
-    spreads = frozenset("yxw")
+    propagates_nonfinite = frozenset("yxw")
 
-    def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
+    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
         points, tiles = math.prod(self._points(geometry)), geometry.samples * self._tiles(geometry).positions
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
         return 2 * points * tiles * x, 2 * points * y * geometry.inputs, 2 * points * tiles * y

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from .._algorithms.contract import Task, ways
+from .._algorithms.contract import ways
 from .._algorithms.weight import Weight
 from .._arrays.namespace import agree, convert, is_dask_namespace, is_floating
 from .._arrays.typing import ArrayT, Namespace
@@ -123,8 +123,8 @@ def _check_method(problems: Sequence[Problem], like: ArrayT, *, xp: Namespace) -
     """A method that cannot do one of these problems says so before any work."""
     for problem in problems:
         compute = problem.compute_dtype(xp=xp)
-        for step in problem.convolution.decompose(problem.slot):
-            ways(Task(problem.slot, step.geometry, problem.dtype), like, compute, xp=xp)
+        for _, task in problem.tasks:
+            ways(task, like, compute, xp=xp)
 
 
 def _check_tangents(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Problem) -> None:

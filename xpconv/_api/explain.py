@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Unpack
 
 from .._algorithms.choose import Choice
-from .._algorithms.contract import Task, ways
+from .._algorithms.contract import ways
 from .._arrays.namespace import agree, at_a_time, is_dask_namespace
 from .._arrays.typing import ArrayT
 from .._engines.entry import spelled
@@ -142,9 +142,8 @@ def explain(
     threads, made = at_a_time(x, current().threads), []
     for slot, name in zip("yxw", _NAMES, strict=True):
         asked = problem.with_slot(slot)
-        steps, compute = asked.convolution.decompose(asked.slot), asked.compute_dtype(xp=xp)
-        tasks = [Task(asked.slot, step.geometry, asked.dtype) for step in steps]
-        made.append(_contraction(name, [ways(task, x, compute, xp=xp) for task in tasks], threads))
+        compute = asked.compute_dtype(xp=xp)
+        made.append(_contraction(name, [ways(task, x, compute, xp=xp) for _, task in asked.tasks], threads))
     geometry = problem.convolution.geometry
     direct = 2 * math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
     return Explanation(_in_words(geometry), direct, tuple(made))

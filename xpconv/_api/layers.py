@@ -153,7 +153,7 @@ class Conv:
         self.dweight: Any = None
         self.dbias: Any = None
         self._seen: tuple[Any, tuple[int, ...], Transposed] | None = None
-        self._kept: tuple[Any, dict[Any, Any]] = (None, {})
+        self._weight_cache: tuple[Any, dict[Any, Any]] = (None, {})
         self._learns = False
 
     def _learned(self, X: ArrayT) -> Any:
@@ -326,7 +326,7 @@ class Conv:
 
     def __getstate__(self) -> dict[str, Any]:
         # What can be made again is not pickled.
-        return {**self.__dict__, "_kept": (None, {}), "_device": device_number(self.weight)}
+        return {**self.__dict__, "_weight_cache": (None, {}), "_device": device_number(self.weight)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         number = state.pop("_device", None)
@@ -341,10 +341,10 @@ class Conv:
 
         The weight may be changed in place, by whoever holds it: only a comparison tells.
         """
-        values, kept = self._kept
+        values, kept = self._weight_cache
         if not known_equal(values, self.weight):
             values, kept = comparable(self.weight), {}
-            self._kept = values, kept
+            self._weight_cache = values, kept
         return None if values is None else kept.setdefault((direction, self.flip, self.groups), {})
 
     def _said(self) -> Parameters:

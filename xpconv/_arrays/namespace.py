@@ -38,7 +38,7 @@ __all__ = [
     "at_a_time",
     "block_bytes",
     "brought",
-    "can_look",
+    "can_check_finite",
     "chunked_like",
     "comparable",
     "complex_of",
@@ -62,6 +62,7 @@ __all__ = [
     "is_finite",
     "is_floating",
     "is_kind",
+    "is_numpy",
     "is_real",
     "is_supported",
     "is_torch_array",
@@ -103,6 +104,11 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
             if ours != theirs and not (ours is None or theirs is None):  # while JAX traces, an array has no device
                 raise TypeError(f"{leader} and {name} must have one {what}: got {ours} and {theirs}")
     return cast(Namespace, next((one for one, *_ in kinds.values() if is_dask_namespace(one)), xp))
+
+
+def is_numpy(x: object) -> bool:
+    """Whether x is one of NumPy's arrays."""
+    return isinstance(x, np.ndarray)
 
 
 def library(name: str, array: Any) -> Namespace:
@@ -513,7 +519,7 @@ def is_finite(x: ArrayT, *, xp: Namespace) -> bool:
 
     Where to look means to wait, or a trace, nobody looks.
     """
-    return not can_look(x) or bool(xp.isfinite(xp.sum(x)))
+    return not can_check_finite(x) or bool(xp.isfinite(xp.sum(x)))
 
 
 def quietly(spreads: bool) -> AbstractContextManager[object]:
@@ -524,7 +530,7 @@ def quietly(spreads: bool) -> AbstractContextManager[object]:
 _LOUDLY: AbstractContextManager[object] = nullcontext()
 
 
-def can_look(x: ArrayT) -> bool:
+def can_check_finite(x: ArrayT) -> bool:
     """Whether the values of x are at hand: not on a device that works on its own, not in a trace or a lazy graph."""
     if isinstance(x, np.ndarray):
         return True

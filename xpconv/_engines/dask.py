@@ -23,11 +23,11 @@ import dask.array as da
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from .._algorithms.contract import Task, ways
+from .._algorithms.contract import ways
 from .._algorithms.contractions import per_channel
 from .._arrays.namespace import (
     add,
-    can_look,
+    can_check_finite,
     chunked_like,
     convert,
     device,
@@ -79,10 +79,8 @@ def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any)
     a, b = arranged(problem, as_chunks(a), as_chunks(b), xp=xp)
     chunks = problem.layout.inward(like, xp=xp).chunks if is_dask_array(like) else None
     slot, compute, task_xp = problem.slot, problem.compute_dtype(bias, xp=xp), library("x", a._meta)
-    for step in problem.convolution.decompose(slot) if current().method != "auto" else ():
-        ways(
-            Task(slot, step.geometry, problem.dtype), a._meta, compute, xp=task_xp
-        )  # one that cannot do it says so now
+    for _, task in problem.tasks if current().method != "auto" else ():
+        ways(task, a._meta, compute, xp=task_xp)  # a method that cannot do it says so before any work
     # To be rounded once, after the sum.
     wide = problem.dtype
     if is_floating(wide, xp=xp) and not problem.dtypes.mixed:
@@ -117,7 +115,7 @@ def as_chunks(x: Any) -> Any:
 
     dask names an array by its values, which would have to be copied from a GPU to the host: such a name is random.
     """
-    return x if isinstance(x, da.Array) else da.from_array(x, chunks=-1, name=None if can_look(x) else False)
+    return x if isinstance(x, da.Array) else da.from_array(x, chunks=-1, name=None if can_check_finite(x) else False)
 
 
 def by_channels(work: Any, x: Any, whole: int) -> Any:

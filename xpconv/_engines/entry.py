@@ -46,6 +46,8 @@ def public(function: F) -> F:
             from .torch_compile import STEPS  # it imports torch
 
             return STEPS[function.__name__](*args, **kwargs)
+        if "cupy" not in modules:
+            return function(*args, **kwargs)
         with on_device_of(*args, *kwargs.values()):
             return function(*args, **kwargs)
 

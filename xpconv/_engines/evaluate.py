@@ -87,50 +87,44 @@ def fill(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *, xp:
 
 def _fill_y(problem: Problem, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     """y[outputs] from x and w[taps], in one step, or one for each phase of a dilated input."""
-    convolution, dtype = problem.convolution, problem.dtype
-    steps, shape = convolution.decompose("y"), convolution.shape("y")
-    if len(steps) == 1 and steps[0].geometry.y_shape == shape:
-        return contract(_task(problem, steps[0]), x, _tapped(w, steps[0]), bias, xp=xp)
-    y = nothing_but(bias, shape, w.array, dtype, xp=xp)
-    for step in steps:
-        y = put(y, _at(step.outputs), contract(_task(problem, step), x, w.at(step.taps), bias, xp=xp), xp=xp)
+    if problem.direct is not None:
+        return contract(problem.direct, x, w, bias, xp=xp)
+    y = nothing_but(bias, problem.convolution.shape("y"), w.array, problem.dtype, xp=xp)
+    for step, task in problem.tasks:
+        y = put(y, _at(step.outputs), contract(task, x, w.at(step.taps), bias, xp=xp), xp=xp)
     return y
 
 
 def _fill_x(problem: Problem, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     """dx from dy[outputs] and w[taps]; the gradient of a border is added to the inputs that stand there."""
-    convolution = problem.convolution
-    steps, shape = convolution.decompose("x"), convolution.shape("x")
-    held = accumulating(xp, problem.dtype, w.array.dtype) if len(steps) != 1 else problem.dtype
-    first = steps[0] if steps else None
-    if first is not None and first.runs is None and first.geometry.x_shape == shape:
-        dx, steps = (
-            contract(_task(problem, first, held), _view(problem, first, dy), _tapped(w, first), bias, xp=xp),
-            steps[1:],
-        )
+    if problem.direct is not None:
+        return contract(problem.direct, dy, w, bias, xp=xp)
+    problem, dtype = problem.with_dtype(accumulating(xp, problem.dtype, w.array.dtype)), problem.dtype
+    shape, tasks = problem.convolution.shape("x"), [*problem.tasks]
+    if tasks and tasks[0][0].runs is None:  # it is of all inputs
+        first, task = tasks.pop(0)
+        dx = contract(task, _view(dy, first), w.at(first.taps), bias, xp=xp)
     else:
-        dx = nothing_but(bias, shape, w.array, held, xp=xp)
-    for step in steps:
-        dx = add(dx, *_input_piece(problem, step, dy, w, held, xp=xp), xp=xp)
-    return convert(dx, problem.dtype, xp=xp)
+        dx = nothing_but(bias, shape, w.array, problem.dtype, xp=xp)
+    for step, task in tasks:
+        dx = add(dx, *_input_piece(step, task, dy, w, xp=xp), xp=xp)
+    return convert(dx, dtype, xp=xp)
 
 
-def _input_piece(problem: Problem, step: Step, dy: ArrayT, w: Weight[ArrayT], held: Any, *, xp: Namespace) -> Any:
+def _input_piece(step: Step, task: Task, dy: ArrayT, w: Weight[ArrayT], *, xp: Namespace) -> Any:
     """Where the gradient of a step belongs, and what it is there."""
-    piece = contract(_task(problem, step, held), _view(problem, step, dy), w.at(step.taps), None, xp=xp)
+    piece = contract(task, _view(dy, step), w.at(step.taps), None, xp=xp)
     return ((...,), piece) if step.runs is None else border_adjoint(piece, step.runs, xp=xp)
 
 
 def _fill_w(problem: Problem, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     """dw[taps] from dy[outputs] and x."""
-    convolution, dtype = problem.convolution, problem.dtype
-    steps, shape = convolution.decompose("w"), convolution.shape("w")
-    if len(steps) == 1 and steps[0].geometry.w_shape == shape:
-        return contract(_task(problem, steps[0]), _view(problem, steps[0], dy), x, None, xp=xp)
+    if problem.direct is not None:
+        return contract(problem.direct, dy, x, None, xp=xp)
     like = x.array if isinstance(x, Operand) else x
-    dw = nothing_but(None, shape, like, dtype, xp=xp)
-    for step in steps:
-        dw = put(dw, _at(step.taps), contract(_task(problem, step), _view(problem, step, dy), x, None, xp=xp), xp=xp)
+    dw = nothing_but(None, problem.convolution.shape("w"), like, problem.dtype, xp=xp)
+    for step, task in problem.tasks:
+        dw = put(dw, _at(step.taps), contract(task, _view(dy, step), x, None, xp=xp), xp=xp)
     return dw
 
 
@@ -174,19 +168,8 @@ def only_bias(problem: Problem, bias: ArrayT | None, like: ArrayT, *, xp: Namesp
     return problem.layout.outward(y, xp=xp)
 
 
-def _task(problem: Problem, step: Step, dtype: Any = None) -> Task:
-    return Task(problem.slot, step.geometry, problem.dtype if dtype is None else dtype)
-
-
-def _tapped(w: Weight[ArrayT], step: Step) -> Weight[ArrayT]:
-    """All taps of the weight as it is, and what it remembers; some of them as another."""
-    return w if step.geometry.kernel == tuple(w.array.shape[2:]) else w.at(step.taps)
-
-
-def _view(problem: Problem, step: Step, a: ArrayT) -> ArrayT:
+def _view(a: ArrayT, step: Step) -> ArrayT:
     """The outputs of a step; of what reads an array, which converts only what is read."""
-    if step.geometry.out == problem.convolution.geometry.out:
-        return a
     if isinstance(a, Operand):
         return cast(ArrayT, replace(a, array=a.array[_at(step.outputs)]))
     return a[_at(step.outputs)]

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
+from .._algorithms.contract import Task
 from .._arrays.dtypes import DTypes, exact, real_dtype, result
 from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, lacking
 from .._arrays.typing import Namespace
-from .._spec.convolution import Convolution
+from .._spec.convolution import Convolution, Step
 from .._spec.geometry import PerAxis, check_shape, per_axis
 from .._spec.parameters import ConvParameters, Parameters, canonical
 
@@ -59,17 +60,21 @@ class Problem:
 
     def with_slot(self, name: str) -> Problem:
         """The same of another slot: a derivative of a slot is another slot."""
-        if name not in self._with_slot:
-            self._with_slot[name] = replace(self, name=name, dtype=getattr(self.dtypes, name))
-        return self._with_slot[name]
-
-    @cached_property
-    def _with_slot(self) -> dict[str, Problem]:
-        return {self.name: self} if self.dtype == getattr(self.dtypes, self.name) else {}
+        return self._derived(name, getattr(self.dtypes, name))
 
     def with_dtype(self, dtype: Any) -> Problem:
         """The same with the result in another dtype."""
-        return replace(self, dtype=dtype)
+        return self._derived(self.name, dtype)
+
+    def _derived(self, name: str, dtype: Any) -> Problem:
+        if (name, dtype) not in self._family:
+            self._family[name, dtype] = replace(self, name=name, dtype=dtype)
+        return self._family[name, dtype]
+
+    @cached_property
+    def _family(self) -> dict[Any, Problem]:
+        """The problem itself and those that were derived from it."""
+        return {(self.name, self.dtype): self}
 
     def on(self, convolution: Convolution) -> Problem:
         """The same of a part of the convolution."""
@@ -84,6 +89,18 @@ class Problem:
         return replace(self, convolution=convolution, layout=layout)
 
     # What follows from these.
+
+    @cached_property
+    def tasks(self) -> tuple[tuple[Step, Task], ...]:
+        """The steps that fill the slot, and what each is to a contraction."""
+        steps = self.convolution.decompose(self.slot)
+        return tuple((step, Task(self.slot, step.geometry, self.dtype)) for step in steps)
+
+    @cached_property
+    def direct(self) -> Task | None:
+        """The only task, where that is all: the input is not dilated, and has no border with a gradient."""
+        undilated = all(row.input_dilation == 1 for row in self.convolution.rows)
+        return self.tasks[0][1] if undilated and len(self.tasks) == 1 and self.tasks[0][0].runs is None else None
 
     @cached_property
     def slot(self) -> str:
@@ -115,7 +132,7 @@ class Problem:
         """The dtype to multiply and add in; a bias is added in it as well."""
         x, w, y, forward, backward, _ = self.dtypes
         compute = forward if self.name == "y" else backward
-        if is_floating(y, xp=xp) or not is_floating(compute, xp=xp):
+        if compute == y or is_floating(y, xp=xp) or not is_floating(compute, xp=xp):
             return compute
         first, second = {"y": (x, w), "x": (y, w), "w": (y, x)}[self.name]
         return exact(xp, self.convolution.terms(self.slot), first, second, None if bias is None else bias.dtype)

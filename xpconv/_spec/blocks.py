@@ -1,4 +1,4 @@
-"""Floor 0, integers only: a convolution cut into parts, each of them a convolution.
+"""A convolution cut into parts, each of them a convolution.
 
 T is the sum of its parts over groups, channels, samples and positions. Whichever slot is left open, a part of its array
 is made of the parts of the other two that meet it.
@@ -14,7 +14,19 @@ from typing import Any, NamedTuple
 
 from .geometry import Axis, Geometry
 
-__all__ = ["GROUPS", "INPUTS", "OUTPUTS", "POSITIONS", "SAMPLES", "Part", "Parts", "channels", "cut", "largest"]
+__all__ = [
+    "GROUPS",
+    "INPUTS",
+    "OUTPUTS",
+    "POSITIONS",
+    "SAMPLES",
+    "Budget",
+    "Part",
+    "Parts",
+    "channels",
+    "cut",
+    "largest",
+]
 
 Span = tuple[int, int]
 
@@ -40,7 +52,7 @@ class Parts:
     geometry: Geometry
     steps: tuple[int, ...]  # groups, outputs, inputs, samples, *positions
     by_input: bool  # whether positions are those of the input
-    rounds: int  # which of the steps goes through what is summed: the outermost
+    reduced: int  # which of the steps goes through what is summed (reduction): the outermost
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -60,7 +72,7 @@ class Parts:
     @cached_property
     def order(self) -> tuple[int, ...]:
         """The outermost first; parts of the same weights follow one another."""
-        return (self.rounds, *(i for i in range(len(self.steps)) if i != self.rounds))
+        return (self.reduced, *(i for i in range(len(self.steps)) if i != self.reduced))
 
     @cached_property
     def count(self) -> int:
@@ -84,10 +96,16 @@ class Parts:
         return _part(self.geometry, self.by_input, *spans)
 
 
+class Budget(NamedTuple):
+    """How large a part is, and how large it may be."""
+
+    size: Callable[[Geometry], int]
+    limit: int
+
+
 def cut(
     geometry: Geometry,
-    size: Callable[[Geometry], int],
-    limit: int,
+    budget: Budget,
     order: Sequence[int],
     steps: Sequence[int] | None = None,
     units: Sequence[int] = (),
@@ -99,7 +117,7 @@ def cut(
     `units` are the multiples that positions are to be cut at. Where even the smallest part is larger than the limit,
     parts may be larger than the smallest by a quarter: to cut further would make many more parts for little.
     """
-    lengths = _lengths(geometry, by_input)
+    (size, limit), lengths = budget, _lengths(geometry, by_input)
     steps = list(steps or lengths)
     given = list(steps)
     least = [1, 1, 1, 1, *(units or (1,) * len(geometry.axes))]
