@@ -21,6 +21,7 @@ from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold, windows
 from .._spec.geometry import Axis, Geometry
+from .basis import Footprint
 
 __all__ = ["Banded"]
 
@@ -35,24 +36,13 @@ class Banded:
     swapped = True  # rows are where they lie in memory: innermost
     propagates_nonfinite = frozenset("yxw")
 
-    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
+    def footprint(self, geometry: Geometry) -> Footprint:
         tiles = self._tiles(geometry)
-        columns = geometry.groups * geometry.samples * tiles.positions
         rows, height = geometry.outputs * self.tile, geometry.inputs * tiles.taps
-        return columns * height, geometry.groups * rows * height, 2 * columns * rows
-
-    def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
-        tiles = self._tiles(geometry)
-        rows, height, columns = (
-            geometry.outputs * self.tile,
-            geometry.inputs * tiles.taps,
-            geometry.samples * tiles.positions,
-        )
-        return rows, height, columns, geometry.groups * rows * height * columns
-
-    def effort(self, geometry: Geometry) -> float:
-        """Runs of the tile's inputs are copied, which are slow to begin."""
-        return 1 + 8 / self._tiles(geometry).kernel[-1]
+        columns = geometry.samples * tiles.positions
+        x, w, y = (geometry.groups * n for n in (columns * height, rows * height, 2 * columns * rows))
+        # Runs of the tile's inputs are copied, which are slow to begin.
+        return Footprint(x, w, y, rows, height, columns, w * columns, 1 + 8 / tiles.kernel[-1])
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
         return (*(1,) * (len(geometry.axes) - 1), self.tile)

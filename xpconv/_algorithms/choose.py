@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from .._spec.geometry import Axis, Geometry
 from .banded import Banded
+from .basis import Basis
 from .costs import COSTS
 from .flat import Flat
 from .fourier import Fourier
 from .lowering import Lowering
-from .plan import Basis, Limits, Plan, plan
+from .plan import Limits, Plan, plan
 from .winograd import Winograd
 
 __all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "ways", "work"]
@@ -132,13 +133,11 @@ def work(planned: Plan) -> tuple[float, ...]:
     if not parts.count:
         return (1.0, *(0.0,) * 5)
     part = planned.largest
-    x, w, y = basis.sizes(part)
-    rows, height, columns, multiplications = basis.product(part)
+    x, w, y, rows, terms, columns, multiplications, effort = basis.footprint(part)
     # BLAS is slow at few rows, columns or terms.
-    products = multiplications * (1 + 12 / max(rows, 1) + 12 / max(columns, 1) + 12 / max(height, 1))
+    products = multiplications * (1 + 12 / max(rows, 1) + 12 / max(columns, 1) + 12 / max(terms, 1))
     count, cuts = parts.count, planned.weight_cuts
-    transform = basis.effort(part)
-    return (1.0, count, count * products, count * x * transform, count * y * transform, cuts * w)
+    return (1.0, count, count * products, count * x * effort, count * y * effort, cuts * w)
 
 
 def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:

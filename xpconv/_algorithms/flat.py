@@ -15,6 +15,7 @@ from .._arrays.padding import pad
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import row_windows
 from .._spec.geometry import Axis, Geometry
+from .basis import Footprint
 from .lowering import Lowering
 
 __all__ = ["Flat"]
@@ -27,11 +28,8 @@ class Flat(Lowering):
     name = "flat"
     propagates_nonfinite = frozenset("w")  # where zeros of Y meet what windows that reach around the end of a row see
 
-    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
-        return super().sizes(_whole_rows(geometry))
-
-    def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
-        return super().product(_whole_rows(geometry))
+    def footprint(self, geometry: Geometry) -> Footprint:
+        return super().footprint(_whole_rows(geometry))
 
     def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(n, g*c, *size) -> (g, c*taps, n*rows)."""

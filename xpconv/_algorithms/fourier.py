@@ -20,6 +20,7 @@ from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold, windows
 from .._spec.geometry import Axis, Geometry
+from .basis import Footprint
 
 __all__ = ["Fourier"]
 
@@ -34,24 +35,14 @@ class Fourier:
     swapped = False
     propagates_nonfinite = frozenset("yxw")
 
-    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
-        half = 2 * self._frequencies  # a complex number counts twice
-        tiles = geometry.samples * self._tiles(geometry).positions
-        x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
-        return 3 * half * tiles * x, 3 * half * y * geometry.inputs, 3 * half * tiles * y
-
-    def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
+    def footprint(self, geometry: Geometry) -> Footprint:
+        frequencies = math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)  # half a spectrum tells the whole
         columns = geometry.samples * self._tiles(geometry).positions
-        products = 4 * self._frequencies * geometry.groups * geometry.outputs * geometry.inputs * columns
-        return geometry.outputs, geometry.inputs, columns, products
-
-    @property
-    def _frequencies(self) -> int:
-        """As many as the half of a spectrum that tells the whole, for real numbers."""
-        return math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)
-
-    def effort(self, geometry: Geometry) -> float:  # noqa: ARG002
-        return 1 + math.log2(math.prod(self.length))
+        x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
+        half = 6 * frequencies  # three of each at a time; a complex number is two real ones
+        numbers = half * columns * x, half * y * geometry.inputs, half * columns * y
+        products, effort = 4 * frequencies * y * geometry.inputs * columns, 1 + math.log2(math.prod(self.length))
+        return Footprint(*numbers, geometry.outputs, geometry.inputs, columns, products, effort)
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
         return tuple(

@@ -15,6 +15,7 @@ from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold, windows
 from .._spec.geometry import Geometry
+from .basis import Footprint
 
 __all__ = ["Lowering"]
 
@@ -25,17 +26,13 @@ class Lowering:
     swapped = False
     propagates_nonfinite: ClassVar[frozenset[str]] = frozenset()
 
-    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
-        columns = geometry.groups * geometry.samples * geometry.positions
-        w = 0  # a view
-        return columns * geometry.inputs * geometry.taps, w, 2 * columns * geometry.outputs
-
-    def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
+    def footprint(self, geometry: Geometry) -> Footprint:
         height, columns = geometry.inputs * geometry.taps, geometry.samples * geometry.positions
-        return geometry.outputs, height, columns, geometry.groups * geometry.outputs * height * columns
-
-    def effort(self, geometry: Geometry) -> float:  # noqa: ARG002
-        return 1.0
+        w = 0  # a view
+        x, y = geometry.groups * columns * height, 2 * geometry.groups * columns * geometry.outputs
+        return Footprint(
+            x, w, y, geometry.outputs, height, columns, geometry.groups * geometry.outputs * height * columns
+        )
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
         return (1,) * len(geometry.axes)

@@ -5,48 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from .._arrays.typing import ArrayT, Namespace
 from .._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
 from .._spec.geometry import Geometry
+from .basis import Basis
 from .lowering import Lowering
 
-__all__ = ["UNLIMITED", "Basis", "Limits", "Plan", "plan"]
-
-
-class Basis(Protocol):
-    """An algorithm: three maps and their adjoints. In the basis arrays are (group, *point, row, column)."""
-
-    def __hash__(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def swapped(self) -> bool:
-        """Whether columns lie in memory one after the other, and are better multiplied as rows."""
-
-    @property
-    def propagates_nonfinite(self) -> frozenset[str]:
-        """The slots "y", "x", "w" in which NaN and infinities reach numbers that a direct sum would not let them."""
-
-    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
-        """How many real numbers exist at most while X and Y are made and unmade, and how many W are: 0 for a view."""
-
-    def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
-        """W @ X at one group and point: rows, terms and columns; and how many multiplications in all."""
-
-    def effort(self, geometry: Geometry) -> float:
-        """How much more than copying it takes to bring a number into the basis."""
-
-    def unit(self, geometry: Geometry) -> tuple[int, ...]:
-        """What multiples positions had best be cut at."""
-
-    def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ew_adjoint(self, W: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ey(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
-    def ey_adjoint(self, Y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
+__all__ = ["UNLIMITED", "Limits", "Plan", "plan"]
 
 
 UNLIMITED = 2**62
@@ -89,7 +55,7 @@ class Plan:
 
     @property
     def flops(self) -> int:
-        return 2 * self.parts.count * self.basis.product(self.largest)[-1]
+        return 2 * self.parts.count * self.basis.footprint(self.largest).products
 
     @property
     def weight_cuts(self) -> int:
@@ -116,14 +82,14 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
 
     def weight_bytes(part: Geometry) -> int:
-        weights = basis.sizes(part)[1]
+        weights = basis.footprint(part).w
         # The gradient holds a sum and what is added to it, even where the weights themselves are a view.
         return item_bytes * (2 * max(weights, math.prod(part.w_shape)) if slot == "w" else weights)
 
     def part_bytes(part: Geometry) -> int:
-        x, _, y = basis.sizes(part)
+        footprint = basis.footprint(part)
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
-        return item_bytes * (padded + x + y)
+        return item_bytes * (padded + footprint.x + footprint.y)
 
     # Four parts for the threads, which overlap a little, but none so small that Python takes longer than its work.
     limit = max(min(block, max(part_bytes(geometry) * 5 // 16, 2**20)), part_bytes(geometry) // most)

@@ -48,7 +48,7 @@ class Weight(Generic[ArrayT]):
         """W of a part."""
         geometry, basis = part.geometry, plan.basis
         key = None
-        if self.memory is not None and plan.weight_cuts == 1 and basis.sizes(geometry)[1] > 0:
+        if self.memory is not None and plan.weight_cuts == 1 and basis.footprint(geometry).w > 0:
             taps = None if self.turned is None else tuple((tap.start, tap.stop, tap.step) for tap in self.turned)
             key = basis, geometry.counts[1:], tuple(axis[1:4] for axis in geometry.axes), taps
             if key in self.memory:

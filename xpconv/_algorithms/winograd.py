@@ -24,6 +24,7 @@ from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold, windows
 from .._spec.geometry import Axis, Geometry
+from .basis import Footprint
 
 __all__ = ["Winograd"]
 
@@ -38,19 +39,13 @@ class Winograd:
     swapped = False
     propagates_nonfinite = frozenset("yxw")
 
-    def sizes(self, geometry: Geometry) -> tuple[int, int, int]:
-        points, tiles = math.prod(self._points(geometry)), geometry.samples * self._tiles(geometry).positions
+    def footprint(self, geometry: Geometry) -> Footprint:
+        points, columns = math.prod(self._points(geometry)), geometry.samples * self._tiles(geometry).positions
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
-        return 2 * points * tiles * x, 2 * points * y * geometry.inputs, 2 * points * tiles * y
-
-    def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
-        columns = geometry.samples * self._tiles(geometry).positions
-        products = math.prod(self._points(geometry)) * geometry.groups * geometry.outputs * geometry.inputs * columns
-        return geometry.outputs, geometry.inputs, columns, products
-
-    def effort(self, geometry: Geometry) -> float:
-        """A product with a matrix of all points."""
-        return 10 + math.prod(self._points(geometry))
+        products = points * y * geometry.inputs * columns
+        numbers = 2 * points * columns * x, 2 * points * y * geometry.inputs, 2 * points * columns * y
+        # Each number takes a product with a matrix of all points.
+        return Footprint(*numbers, geometry.outputs, geometry.inputs, columns, products, 10 + points)
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:  # noqa: ARG002
         return self.tile
