@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from xpconv import conv, conv_input_grad, explain, options
-from xpconv._arrays import namespace
+from xpconv._arrays import doors, namespace
 from xpconv._arrays.dtypes import exact
 
 PARTS = (0.0, 1.5, -2.0, np.inf, -np.inf, np.nan)
@@ -19,10 +19,10 @@ PARTS = (0.0, 1.5, -2.0, np.inf, -np.inf, np.nan)
 # Complex numbers of two parts.
 
 
-@pytest.mark.parametrize("make", [namespace.complex_of, namespace.complex_of_sum])
+@pytest.mark.parametrize("make", [doors.complex_of, doors.complex_of_sum])
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_an_infinite_imaginary_part_leaves_the_real_part_alone(backend, make, dtype):
-    if make is namespace.complex_of_sum and backend.name.startswith("torch"):
+    if make is doors.complex_of_sum and backend.name.startswith("torch"):
         pytest.xfail("torch multiplies the second of two complex numbers by a factor before it adds them")
     pairs = np.asarray(list(product(PARTS, PARTS)), dtype=np.empty(0, dtype).real.dtype)
     real, imaginary = np.ascontiguousarray(pairs.T)
@@ -70,19 +70,19 @@ class Copies(TorchDispatchMode):
 def test_torch_adds_to_a_part_without_copying_it():
     out, block = torch.ones(4, 5), torch.ones(2, 5)
     with Copies() as copies:
-        namespace.add(out, (slice(1, 3),), block, xp=namespace.library("out", out))
+        doors.add(out, (slice(1, 3),), block, xp=namespace.library("out", out))
     assert copies.count == 0
     assert out.tolist() == [[1.0] * 5, [2.0] * 5, [2.0] * 5, [1.0] * 5]
 
 
-@pytest.mark.parametrize("write", [namespace.put, namespace.add])
+@pytest.mark.parametrize("write", [doors.put, doors.add])
 def test_the_portable_way_to_write_to_a_part(backend, monkeypatch, write):
-    monkeypatch.setattr("xpconv._arrays.namespace._is_writable", lambda _: False)
+    monkeypatch.setattr("xpconv._arrays.doors._is_writable", lambda _: False)
     with backend.here():
         out = backend.xp.astype(backend.array(np.arange(12.0).reshape(3, 4)), backend.xp.float64, copy=True)
         out = write(out, (slice(1, 3), slice(0, 4, 2)), backend.array(np.full((2, 2), 10.0)), xp=backend.xp)
     expected = np.arange(12.0).reshape(3, 4)
-    expected[1:3, 0:4:2] = expected[1:3, 0:4:2] * (write is namespace.add) + 10
+    expected[1:3, 0:4:2] = expected[1:3, 0:4:2] * (write is doors.add) + 10
     np.testing.assert_array_equal(backend.numpy(out), expected)
 
 
@@ -90,7 +90,7 @@ def test_the_portable_way_to_write_to_a_part(backend, monkeypatch, write):
 
 
 def test_a_constant_is_made_once_for_each_dtype(backend, monkeypatch):
-    monkeypatch.setattr("xpconv._arrays.namespace._constants", {})
+    monkeypatch.setattr("xpconv._arrays.doors._constants", {})
     made = []
 
     def sizes_in_a_row(*sizes):
@@ -101,7 +101,7 @@ def test_a_constant_is_made_once_for_each_dtype(backend, monkeypatch):
         for dtype in ("float32", "float64", "float32"):
             like = backend.array(np.zeros(1, dtype=dtype))
             for _ in range(3):
-                constant = namespace.constant(sizes_in_a_row, 2, 3, like=like, xp=backend.xp)
+                constant = doors.constant(sizes_in_a_row, 2, 3, like=like, xp=backend.xp)
                 assert constant.dtype == like.dtype
                 np.testing.assert_array_equal(backend.numpy(constant), [2, 3])
     kept = backend.name.partition(":")[0] != "array_api_strict"  # which is none of those that constants are kept for
@@ -109,11 +109,11 @@ def test_a_constant_is_made_once_for_each_dtype(backend, monkeypatch):
 
 
 def test_constants_are_bounded(monkeypatch):
-    monkeypatch.setattr("xpconv._arrays.namespace._constants", {})
+    monkeypatch.setattr("xpconv._arrays.doors._constants", {})
     like = np.zeros(1)
-    for size in range(3 * namespace.MOST_CONSTANTS):
-        namespace.constant(np.zeros, size, like=like, xp=np)
-        assert len(namespace._constants) <= namespace.MOST_CONSTANTS
+    for size in range(3 * doors.MOST_CONSTANTS):
+        doors.constant(np.zeros, size, like=like, xp=np)
+        assert len(doors._constants) <= doors.MOST_CONSTANTS
 
 
 # Integers in floating point.

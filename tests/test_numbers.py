@@ -21,7 +21,7 @@ from xpconv import (
     conv_weight_grad,
     options,
 )
-from xpconv._arrays.namespace import integer_product
+from xpconv._arrays.doors import integer_product
 
 BITS = {"float16": 11, "bfloat16": 8}  # of the significand
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -567,7 +567,7 @@ def test_products_of_integers_without_float64(rng, dtype):
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_convolutions_without_products_of_matrices(backend, rng, monkeypatch, dtype):
     """The way of torch on a GPU, taken everywhere but on NumPy."""
-    monkeypatch.setattr("xpconv._arrays.namespace._lacks_product", lambda a, *, xp: xp.isdtype(a.dtype, "integral"))
+    monkeypatch.setattr("xpconv._arrays.doors._lacks_product", lambda a, *, xp: xp.isdtype(a.dtype, "integral"))
     operands = [any_integers(rng, shape, dtype) for shape in ((2, 4, 5), (2, 4, 8), (4, 2, 3), (4,))]
     expected = in_python(*operands, stride=2, lo=2, groups=2)
     said = {"stride": 2, "padding": [(2, 1)], "groups": 2}

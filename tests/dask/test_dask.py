@@ -41,7 +41,7 @@ from xpconv import (
     options,
     unfold,
 )
-from xpconv._arrays import namespace
+from xpconv._arrays import doors
 from xpconv._engines import dask as engine
 from xpconv._spec.options import current
 
@@ -734,7 +734,7 @@ def test_a_method_can_do_of_chunks_what_it_can_do_of_arrays(backend):
 def in_blocks(monkeypatch):
     """What holds inside of blocks: options, BLAS's threads, and on how many of ours their parts are made."""
     seen = {"options": set(), "blas": set(), "ours": set()}
-    fill, run_all = engine.fill, namespace.run_all
+    fill, run_all = engine.fill, doors.run_all
 
     def spy_on_fill(*args, **kwargs):
         seen["options"].add(current())
@@ -746,7 +746,7 @@ def in_blocks(monkeypatch):
         return run_all(work, items, threads)
 
     monkeypatch.setattr(engine, "fill", spy_on_fill)
-    monkeypatch.setattr(namespace, "run_all", spy_on_run_all)
+    monkeypatch.setattr(doors, "run_all", spy_on_run_all)
     return seen
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays.namespace import constant
+from .._arrays.doors import constant
 from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold, windows

@@ -5,19 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .._arrays.devices import device
+from .._arrays.doors import block_bytes, can_check_finite, convert, is_finite, item_bytes, most_parts
 from .._arrays.dtypes import accumulating
-from .._arrays.namespace import (
-    block_bytes,
-    can_check_finite,
-    convert,
-    device,
-    has_fft,
-    is_finite,
-    is_floating,
-    is_numpy,
-    item_bytes,
-    most_parts,
-)
+from .._arrays.namespace import has_fft, is_floating, is_numpy
 from .._arrays.padding import Operand
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.geometry import Geometry

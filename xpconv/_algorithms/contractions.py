@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterator
 from itertools import chain, groupby
 from typing import Any, Generic, NamedTuple, TypeAlias
 
+from .._arrays.devices import device
+from .._arrays.doors import add, is_finite, matmul, put, quietly, side_by_side
 from .._arrays.dtypes import accumulating
-from .._arrays.namespace import add, device, is_finite, matmul, put, quietly, side_by_side
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.blocks import Part
 from .._spec.convolution import part_of

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
-from .._arrays.namespace import conj, device, fourier, is_real, put
+from .._arrays.devices import device
+from .._arrays.doors import conj, put
+from .._arrays.namespace import fourier, is_real
 from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold, windows

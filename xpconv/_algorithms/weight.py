@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
-from .._arrays.namespace import flip, quietly
+from .._arrays.doors import flip, quietly
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.blocks import Part, channels
 from .plan import Plan

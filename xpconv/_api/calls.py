@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 from .._algorithms.contract import ways
 from .._algorithms.weight import Weight
-from .._arrays.namespace import agree, convert, is_dask_namespace, is_floating
+from .._arrays.doors import convert
+from .._arrays.namespace import agree, is_dask_namespace, is_floating
 from .._arrays.typing import ArrayT, Namespace
 from .._engines.dispatch import bias_grad, dispatch, only_bias
 from .._engines.problem import Problem, Transposed

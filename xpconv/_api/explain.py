@@ -8,7 +8,8 @@ from typing import NamedTuple, Unpack
 
 from .._algorithms.choose import Choice
 from .._algorithms.contract import ways
-from .._arrays.namespace import agree, at_a_time, is_dask_namespace
+from .._arrays.doors import at_a_time
+from .._arrays.namespace import agree, is_dask_namespace
 from .._arrays.typing import ArrayT
 from .._engines.entry import spelled
 from .._engines.problem import Problem

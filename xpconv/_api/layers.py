@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Unpack, cast
 
 import numpy as np
 
+from .._arrays.devices import device, device_number, moved
+from .._arrays.doors import comparable, known_equal
 from .._arrays.layout import Layout
-from .._arrays.namespace import agree, brought, comparable, creation, device, device_number, known_equal, moved
+from .._arrays.namespace import agree, brought, creation
 from .._arrays.typing import ArrayT
 from .._engines.entry import public, spelled
 from .._engines.problem import Transposed

@@ -7,20 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 
+from .._arrays.devices import device
+from .._arrays.doors import add, convert, put
 from .._arrays.dtypes import accumulating, working
 from .._arrays.layout import Layout
-from .._arrays.namespace import (
-    add,
-    agree,
-    convert,
-    device,
-    is_bool,
-    is_dask_array,
-    is_torch_array,
-    lacking,
-    library,
-    put,
-)
+from .._arrays.namespace import agree, is_bool, is_dask_array, is_torch_array, lacking, library
 from .._arrays.padding import border, border_adjoint, pad, pad_adjoint
 from .._arrays.typing import ArrayT
 from .._arrays.windows import fold as fold_windows

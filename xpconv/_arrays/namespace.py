@@ -1,22 +1,17 @@
-"""Floor 0: the one place that knows array libraries, and the only importer of array-api-compat and -extra.
+"""Which library arrays come from, and what dtypes it has.
 
-`agree` finds the namespace of a call's arrays. The rest are doors: what the standard lacks or leaves slow in one
-library, each with a portable way that every library can take.
+`agree` finds the namespace of a call's arrays. The files of this folder are the only importers of array-api-compat and
+-extra.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
-from itertools import product
-from sys import modules
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import array_api_compat
-import array_api_extra
 import numpy as np
 from array_api_compat import (
     is_cupy_array,
@@ -28,38 +23,22 @@ from array_api_compat import (
     is_torch_namespace,
 )
 
-from .threads import run_all
+from .devices import device, device_number, moved
 from .typing import ArrayT, Namespace
 
 __all__ = [
-    "add",
     "agree",
     "as_dtype",
-    "at_a_time",
-    "block_bytes",
     "brought",
-    "can_check_finite",
-    "chunked_like",
-    "comparable",
-    "complex_of",
-    "complex_of_sum",
-    "conj",
-    "constant",
-    "convert",
     "creation",
-    "device",
-    "device_number",
-    "flip",
     "float_bits",
     "fourier",
     "has",
     "has_fft",
-    "integer_product",
     "is_bool",
     "is_complex",
     "is_dask_array",
     "is_dask_namespace",
-    "is_finite",
     "is_floating",
     "is_kind",
     "is_numpy",
@@ -67,25 +46,9 @@ __all__ = [
     "is_supported",
     "is_torch_array",
     "is_torch_namespace",
-    "item_bytes",
-    "known_equal",
     "lacking",
     "library",
-    "matmul",
-    "most_parts",
-    "moved",
-    "on_device_of",
-    "put",
-    "quietly",
-    "real_parts",
-    "side_by_side",
-    "strided_view",
 ]
-
-S = TypeVar("S")
-
-
-# Agreement between the arguments of one call.
 
 
 def agree(*, bias: object = None, **arrays: object) -> Namespace:
@@ -172,6 +135,8 @@ def lacking(x: Any, *, xp: Any) -> frozenset[str]:
 
 
 _NONE: frozenset[str] = frozenset()
+
+
 _LACKING: dict[tuple[Any, str], frozenset[str]] = {}
 
 
@@ -233,237 +198,6 @@ def _numpy(x: Any) -> Any:
     return np.asarray(x if main is None else array_api_compat.to_device(x, main))
 
 
-# Doors.
-
-
-def device(x: Any) -> Any:
-    """Where x lies: NumPy's arrays are not asked, which takes longer than making one."""
-    return "cpu" if isinstance(x, np.ndarray) else array_api_compat.device(x)
-
-
-def on_device_of(*operands: Any) -> AbstractContextManager[object]:
-    """Makes the device of the first of CuPy's arrays the current one; does nothing where none of them is CuPy's.
-
-    CuPy creates arrays and runs kernels on the current device, wherever the operands lie.
-    """
-    if "cupy" in modules:
-        for one in operands:
-            if is_cupy_array(one):
-                return cast(AbstractContextManager[object], one.device)
-    return _UNCHANGED
-
-
-_UNCHANGED: AbstractContextManager[object] = nullcontext()
-
-
-def device_number(x: Any) -> int | None:
-    """The number of the device of one of CuPy's arrays, whose pickles forget it; None for any other object."""
-    return int(x.device) if is_cupy_array(x) else None
-
-
-def moved(x: Any, number: int | None) -> Any:
-    """x on the device of that number, as a copy unless it lies there; x itself where no number is known."""
-    if number is None or device_number(x) in (None, number):
-        return x
-    with array_api_compat.array_namespace(x).cuda.Device(number):
-        return x.copy()
-
-
-def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps: tuple[int, ...]) -> ArrayT | None:
-    """A view of x, not to be written to, whose axis r walks along axis `axes[r]` of x in steps of `steps[r]`.
-
-    None where the library has no such views: the caller then goes by slices.
-    """
-    if is_torch_array(x):
-        strides = [step * x.stride(axis) for axis, step in zip(axes, steps, strict=True)]
-        return cast(ArrayT, x.as_strided(shape, strides, x.storage_offset()))
-    if isinstance(x, np.ndarray) and x.flags.c_contiguous:
-        strides = [step * x.strides[axis] for axis, step in zip(axes, steps, strict=True)]
-        return cast(ArrayT, np.ndarray(shape, x.dtype, x, 0, strides))
-    if isinstance(x, np.ndarray) or is_cupy_array(x):
-        as_strided = array_api_compat.array_namespace(x).lib.stride_tricks.as_strided
-        strides = [step * x.strides[axis] for axis, step in zip(axes, steps, strict=True)]  # type: ignore[attr-defined]
-        return cast(ArrayT, as_strided(x, shape, strides))
-    return None
-
-
-def constant(make: Callable[..., Any], *sizes: Any, like: ArrayT, xp: Namespace) -> ArrayT:
-    """A NumPy array that depends on sizes alone, made by `make(*sizes)`, in the library and dtype of another array.
-
-    Copied to a device once, and kept there: for each device, and for each stream of work on it, since what one stream
-    copies another may not wait for. Not kept where arrays may be those of a trace, which end with it.
-    """
-    place = _stream(like)
-    key = make, sizes, str(like.dtype), place
-    kept = None if place is None else _constants.get(key)
-    if kept is None:
-        kept = xp.asarray(make(*sizes), dtype=like.dtype, device=device(like))
-        if place is not None:
-            if len(_constants) >= MOST_CONSTANTS:
-                _constants.clear()
-            _constants[key] = kept
-    return cast(ArrayT, kept)
-
-
-MOST_CONSTANTS = 64
-_constants: dict[Any, Any] = {}
-
-
-def _stream(x: Any) -> tuple[object, ...] | None:
-    """The device where x lies and the stream that works on it now; None where nothing may be kept from call to call."""
-    if isinstance(x, np.ndarray):
-        return ("numpy",)
-    if is_cupy_array(x):
-        cupy = array_api_compat.array_namespace(x)
-        return "cupy", int(x.device), cupy.cuda.get_current_stream().ptr
-    if is_torch_array(x) and is_whole(x):
-        cuda = x.device.type == "cuda"
-        torch = array_api_compat.array_namespace(x)
-        return "torch", str(x.device), torch.cuda.current_stream(x.device).cuda_stream if cuda else 0
-    return None
-
-
-def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
-    """`out` with `block` written at `where`; in place where the library can, so only for arrays of our own."""
-    block = convert(block, out.dtype, xp=xp)
-    if _is_writable(out):
-        out[where] = block  # type: ignore[index]
-        return out
-    return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].set(cast(Any, block), xp=cast(Any, xp)))
-
-
-def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
-    """`out` with `block` added at `where`; in place where the library can, so only for arrays of our own."""
-    block = convert(block, out.dtype, xp=xp)
-    if _is_writable(out):
-        part = out[where]
-        part += block  # type: ignore[operator]  # not `out[where] += block`, which has torch copy the sum onto itself
-        return out
-    return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].add(cast(Any, block), xp=cast(Any, xp)))
-
-
-def _is_writable(out: object) -> bool:
-    """Whether a part of an array is a view, and writing to it changes the array."""
-    return isinstance(out, np.ndarray) or is_torch_array(out) or is_cupy_array(out)
-
-
-def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
-    """x in another dtype; what are integers in floating point wrap around as integers do."""
-    if x.dtype == dtype:
-        return x
-    if is_kind(cast(Any, xp), x.dtype, "real floating") and is_kind(cast(Any, xp), dtype, "integral"):
-        x = xp.astype(x, xp.int64)
-    return xp.astype(x, dtype)
-
-
-def flip(x: ArrayT, axes: Sequence[int], *, xp: Namespace) -> ArrayT:
-    """x turned around, in memory of its own, which BLAS can walk.
-
-    Elsewhere than on NumPy by indices: under `jit`, JAX's own way can end the process (an error of XLA's), and torch
-    has none for unsigned integers of more than 8 bits.
-    """
-    if isinstance(x, np.ndarray):
-        return cast(ArrayT, np.ascontiguousarray(np.flip(x, axis=tuple(axes))))
-    if is_dask_namespace(cast(Any, xp)):
-        return xp.flip(x, axis=tuple(axes))
-    dtype = x.dtype
-    if is_torch_array(x) and is_kind(cast(Any, xp), dtype, "unsigned integer"):
-        x = convert(x, xp.int64, xp=xp)
-    for axis in axes:
-        last = x.shape[axis] - 1
-        x = xp.take(x, xp.arange(last, -1, -1, dtype=xp.int32, device=device(x)), axis=axis)
-    return convert(x, dtype, xp=xp)
-
-
-def real_parts(x: ArrayT, *, xp: Namespace) -> tuple[ArrayT, ArrayT | None]:
-    """The real part of x and, of complex numbers, the imaginary one."""
-    if not is_kind(cast(Any, xp), x.dtype, "complex floating"):
-        return x, None
-    return xp.real(x), xp.imag(x)
-
-
-def complex_of(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
-    """The complex numbers of such parts."""
-    if isinstance(real, np.ndarray) or is_cupy_array(real):
-        z: Any = xp.empty(real.shape, dtype=dtype, device=device(real))
-        z.real, z.imag = real, imaginary
-        return cast(ArrayT, z)
-    if is_torch_array(real):
-        return cast(ArrayT, cast(Any, xp).complex(real, imaginary))
-    return complex_of_sum(real, imaginary, dtype, xp=xp)
-
-
-def complex_of_sum(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
-    """The same for a library that has only arithmetic.
-
-    The product of i and an infinite number has a real part of 0 * inf, which is NaN. So only finite numbers are
-    multiplied by i; infinities and NaN are added as the constants inf i, -inf i and NaN i.
-    """
-    finite: Any = xp.isfinite(imaginary)
-    i: ArrayT = xp.multiply(xp.astype(xp.where(finite, imaginary, 0.0), dtype), cast(Any, 1j))
-    for value, at in ((math.inf, imaginary > 0), (-math.inf, imaginary < 0), (math.nan, imaginary != imaginary)):  # type: ignore[operator]
-        constant = xp.asarray(complex(0.0, value), dtype=dtype, device=device(real))
-        i = xp.where(xp.logical_and(xp.logical_not(finite), at), constant, i)
-    return xp.add(xp.astype(real, dtype), i)
-
-
-def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
-    """(g, ..., m, k) times (g, ..., k, n), each shape in the way that is fast everywhere.
-
-    With one k it is an outer product, for which NumPy's matmul has no BLAS. One group is a product of matrices, which
-    CuPy makes without copying its operands.
-    """
-    if a.shape[-1] == 1:
-        return xp.multiply(a, b)
-    if not isinstance(a, np.ndarray) and _lacks_product(a, xp=xp):
-        return integer_product(a, b, xp=xp)
-    if a.ndim == 3 and a.shape[0] == 1:
-        return xp.matmul(a[0, ...], b[0, ...])[None, ...]
-    return xp.matmul(a, b)
-
-
-def _lacks_product(a: Any, *, xp: Namespace) -> bool:
-    """torch multiplies no matrices of integers elsewhere than on a CPU."""
-    return is_torch_array(a) and a.device.type != "cpu" and is_kind(cast(Any, xp), a.dtype, "integral")
-
-
-def integer_product(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
-    """The product of integers, wrapping around in their dtype, by products in floating point that are exact.
-
-    Each number is a sum of limbs, which are digits to a base of 2**16: a = sum over i of a_i 2**(16 i). A product of
-    two limbs is at most 2**32, so float64, which has 53 bits, adds 2**21 of them without rounding. Limbs whose product
-    lies beyond the bits of the dtype are left out. Without float64, limbs of 8 bits are multiplied in float32.
-    """
-    dtype, bits = a.dtype, cast(Any, xp).iinfo(a.dtype).bits
-    wide = "float64" not in lacking(a, xp=xp)
-    limb, digits, floating = (16, 53, xp.float64) if wide else (8, 24, xp.float32)
-    count, most = -(-bits // limb), 2 ** (digits - 2 * limb)
-    total: ArrayT = xp.zeros((*a.shape[:-1], b.shape[-1]), dtype=xp.int64, device=device(a))
-    for start in range(0, a.shape[-1], most):
-        stop = min(start + most, a.shape[-1])
-        left = _limbs(a[..., start:stop], limb, count, floating, xp=xp)
-        right = _limbs(b[..., start:stop, :], limb, count, floating, xp=xp)
-        for i, j in product(range(count), range(count)):
-            if i + j < count:
-                part = xp.astype(matmul(left[i], right[j], xp=xp), xp.int64)
-                total = xp.add(total, xp.bitwise_left_shift(part, limb * (i + j)))
-    return convert(total, dtype, xp=xp)
-
-
-def _limbs(x: ArrayT, limb: int, count: int, dtype: Any, *, xp: Namespace) -> list[ArrayT]:
-    """The limbs of integers, the lowest first; the highest has their sign."""
-    x, limbs = convert(x, xp.int64, xp=xp), []
-    for _ in range(count - 1):
-        limbs.append(xp.astype(xp.bitwise_and(x, 2**limb - 1), dtype))
-        x = xp.bitwise_right_shift(x, limb)
-    return [*limbs, xp.astype(x, dtype)]
-
-
-def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
-    """The complex conjugate; a real x as it is."""
-    return xp.conj(x) if is_kind(cast(Any, xp), x.dtype, "complex floating") else x
-
-
 @lru_cache
 def is_kind(xp: Any, dtype: Any, kind: str) -> bool:
     return kind == "real floating" if _is_bfloat16(dtype) else bool(xp.isdtype(dtype, kind))
@@ -512,99 +246,3 @@ def _scipy_fft() -> Any:
         return import_module("scipy.fft")
     except ImportError:
         return None
-
-
-def is_finite(x: ArrayT, *, xp: Namespace) -> bool:
-    """Whether x is seen to hold no NaN and no infinity: then its sum is neither, but if that should overflow.
-
-    Where to look means to wait, or a trace, nobody looks.
-    """
-    return not can_check_finite(x) or bool(xp.isfinite(xp.sum(x)))
-
-
-def quietly(spreads: bool) -> AbstractContextManager[object]:
-    """Without NumPy's warnings of overflow and invalid values, where these may be of our making."""
-    return np.errstate(all="ignore") if spreads else _LOUDLY
-
-
-_LOUDLY: AbstractContextManager[object] = nullcontext()
-
-
-def can_check_finite(x: ArrayT) -> bool:
-    """Whether the values of x are at hand: not on a device that works on its own, not in a trace or a lazy graph."""
-    if isinstance(x, np.ndarray):
-        return True
-    if is_torch_array(x):
-        return cast(Any, x).device.type == "cpu" and is_whole(x)
-    if is_cupy_array(x):
-        return False
-    return not array_api_compat.is_lazy_array(x)
-
-
-def is_whole(x: Any) -> bool:
-    """Whether one of torch's tensors has values: what stands for one while torch compiles is of a type of its own."""
-    torch: Any = array_api_compat.array_namespace(x)
-    return type(x) in (torch.Tensor, torch.nn.Parameter)
-
-
-def block_bytes(x: ArrayT, workspace: int) -> int:
-    """How many bytes a part had best take."""
-    if isinstance(x, np.ndarray):
-        return min(2**23, workspace // 8)
-    return min(2**22, workspace // 4) if "cpu" in str(device(x)).lower() else workspace // 2
-
-
-def most_parts(x: ArrayT) -> int:
-    """How many parts to make about, at most: in a trace of JAX's each has to be compiled."""
-    return 32 if not isinstance(x, np.ndarray) and device(x) is None else 2**62
-
-
-def comparable(x: ArrayT) -> ArrayT | None:
-    """A copy of x to compare it with later; None where comparing means to wait for a device, or a trace."""
-    return cast(ArrayT, x.copy()) if isinstance(x, np.ndarray) else None
-
-
-def known_equal(copy: ArrayT | None, x: ArrayT) -> bool:
-    """Whether x still has the values that it had when the copy was made."""
-    if copy is None or not isinstance(x, np.ndarray) or (copy.dtype, copy.shape) != (x.dtype, x.shape):
-        return False
-    return bool(np.array_equal(cast(Any, copy), x))
-
-
-def chunked_like(x: ArrayT, like: ArrayT | None) -> ArrayT:
-    """One of dask's arrays in the chunks of another, if that is one."""
-    if not is_dask_array(like):
-        return x
-    return cast(ArrayT, cast(Any, x).rechunk(cast(Any, like).chunks))
-
-
-def item_bytes(dtype: Any) -> int:
-    """How many bytes one number takes; the most that is common where the library does not say."""
-    return int(getattr(dtype, "itemsize", 16))
-
-
-def at_a_time(x: ArrayT, threads: int) -> int:
-    """How many parts `side_by_side` makes at the same time, at most: one where the arrays are not NumPy's."""
-    return threads if isinstance(x, np.ndarray) else 1
-
-
-def side_by_side(
-    out: ArrayT,
-    write: Callable[..., ArrayT],
-    work: Callable[[S], tuple[tuple[Any, ...], ArrayT]],
-    items: Iterable[S],
-    threads: int,
-    *,
-    xp: Namespace,
-) -> ArrayT:
-    """`out` after each item's work, which says where it belongs and what it is, has been written there.
-
-    On several threads where these are NumPy's: other libraries use all cores, or the whole device, by themselves. No
-    threads are the caller's own, with BLAS as it is.
-    """
-    if isinstance(out, np.ndarray) and threads:
-        run_all(lambda item: write(out, *work(item), xp=xp), items, threads)
-        return out
-    for item in items:
-        out = write(out, *work(item), xp=xp)
-    return out

@@ -14,7 +14,9 @@ from typing import Any, Generic
 
 from .._spec.convolution import Run
 from .._spec.geometry import Geometry
-from .namespace import conj, convert, device, flip, lacking, put
+from .devices import device
+from .doors import conj, convert, flip, put
+from .namespace import lacking
 from .typing import ArrayT, Namespace
 
 __all__ = ["Operand", "border", "border_adjoint", "pad", "pad_adjoint", "pieces_of", "repeated"]

@@ -14,7 +14,8 @@ from itertools import product
 from typing import Any
 
 from .._spec.geometry import Axis, Geometry
-from .namespace import add, device, put, strided_view
+from .devices import device
+from .doors import add, put, strided_view
 from .typing import ArrayT, Namespace
 
 __all__ = ["fold", "row_windows", "windows"]

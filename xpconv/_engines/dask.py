@@ -25,17 +25,9 @@ from dask.highlevelgraph import HighLevelGraph
 
 from .._algorithms.contract import ways
 from .._algorithms.contractions import per_channel
-from .._arrays.namespace import (
-    add,
-    can_check_finite,
-    chunked_like,
-    convert,
-    device,
-    is_dask_array,
-    is_floating,
-    library,
-    on_device_of,
-)
+from .._arrays.devices import device, on_device_of
+from .._arrays.doors import add, can_check_finite, chunked_like, convert
+from .._arrays.namespace import is_dask_array, is_floating, library
 from .._arrays.padding import border_adjoint, pieces_of, repeated
 from .._arrays.threads import alone
 from .._spec.convolution import Convolution, Row, Run

@@ -8,7 +8,7 @@ from functools import wraps
 from sys import modules
 from typing import Any, TypeVar, cast
 
-from .._arrays.namespace import on_device_of
+from .._arrays.devices import on_device_of
 from .._spec.parameters import Parameters
 from .registry import PUBLIC
 

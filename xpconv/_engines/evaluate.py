@@ -12,19 +12,9 @@ from typing import Any, cast
 from .._algorithms.contract import Task, contract
 from .._algorithms.contractions import nothing_but, per_channel
 from .._algorithms.weight import Weight
+from .._arrays.doors import add, complex_of, conj, convert, flip, put, real_parts
 from .._arrays.dtypes import accumulating, working
-from .._arrays.namespace import (
-    add,
-    complex_of,
-    conj,
-    convert,
-    flip,
-    is_complex,
-    is_floating,
-    lacking,
-    put,
-    real_parts,
-)
+from .._arrays.namespace import is_complex, is_floating, lacking
 from .._arrays.padding import Operand, border_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Step

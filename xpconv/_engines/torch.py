@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from .._arrays.doors import is_whole
 from .._arrays.dtypes import DTypes
 from .._arrays.layout import Layout
-from .._arrays.namespace import is_whole, library
+from .._arrays.namespace import library
 from .._spec.convolution import Convolution, Row
 from .._spec.geometry import Axis
 from .evaluate import bias_grad, evaluate, only_bias
