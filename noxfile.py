@@ -17,7 +17,7 @@ nox.options.error_on_external_run = True
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
-# How many processes the tests run in; `-n 0` after -- is in this one.
+# In two processes at once; with `-n 0` after -- in one.
 WORKERS = ("-n", "2")
 
 

@@ -6,6 +6,7 @@ All numbers are whole, and lowering adds and multiplies nothing but these: equal
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import cycle, permutations
 
 import array_api_strict
@@ -125,12 +126,23 @@ def test_these_are_its_devices_and_dtypes():
         assert set(info.dtypes(device=on(device).device, kind="numeric")) == set(dtypes)
 
 
+@cache
+def with_tangents(loop, case, dtype, *shapes):
+    """dy, x, weight and bias, twice; and what the loop makes of x and the weight, and of each with the other's second.
+
+    They are the same on every device.
+    """
+    rng = np.random.default_rng(20261123)
+    dy, x, w, _, _, tx, tw, _ = operands = [whole(rng, shape, dtype) for shape in shapes * 2]
+    return operands, [loop(dy, *pair, CASES[case]) for pair in ((x, w), (tx, w), (x, tw))]
+
+
 @in_each_dtype
 @pytest.mark.parametrize("case", CASES)
-def test_convolutions(place, dtype, rng, case):
+def test_convolutions(place, dtype, case):
     said = CASES[case]
     x_shape, w_shape, b_shape, y_shape = shapes(said)
-    operands = [whole(rng, shape, dtype) for shape in (y_shape, x_shape, w_shape, b_shape) * 2]
+    operands, (sums, of_tx, of_tw) = with_tangents(by_loop, case, dtype, y_shape, x_shape, w_shape, b_shape)
     before = [operand.copy() for operand in operands]
     dy, x, w, b, _, tx, tw, tb = arrays = [place.array(operand) for operand in operands]
     with options(method="lowering"):
@@ -139,8 +151,7 @@ def test_convolutions(place, dtype, rng, case):
         dx = conv_input_grad(dy, w, input_size=x_shape[2:], **said)
         dw = conv_weight_grad(dy, x, kernel_size=w_shape[2:], **said)
 
-    (_, _, _, b, _, _, _, tb), (dy_, x_, w_, _, _, tx_, tw_, _) = map(along_channels, operands), operands
-    sums, of_tx, of_tw = (by_loop(dy_, *pair, said) for pair in ((x_, w_), (tx_, w_), (x_, tw_)))
+    b, tb = along_channels(operands[3]), along_channels(operands[7])
     with np.errstate(over="ignore"):
         tangent = of_tx.y + of_tw.y + tb
         assert_equal(place, y, sums.y + b, dtype)
@@ -159,19 +170,18 @@ def test_convolutions(place, dtype, rng, case):
 
 @in_each_dtype
 @pytest.mark.parametrize("case", ["plain", "all"])
-def test_transposed_convolutions(place, dtype, rng, case):
-    said = CASES[case]
-    y_shape, w_shape, _, x_shape = shapes(said)
-    said = {**said, "output_size": y_shape[2:]}
-    operands = [whole(rng, shape, dtype) for shape in (y_shape, x_shape, w_shape, y_shape[1:2]) * 2]
+def test_transposed_convolutions(place, dtype, case):
+    y_shape, w_shape, _, x_shape = shapes(CASES[case])
+    said = {**CASES[case], "output_size": y_shape[2:]}
+    four = y_shape, x_shape, w_shape, y_shape[1:2]
+    operands, (sums, of_tx, of_tw) = with_tangents(by_loop_transposed, case, dtype, *four)
     dy, x, w, b, _, tx, tw, tb = (place.array(operand) for operand in operands)
     with options(method="lowering"):
         y, ty = conv_transpose(x, w, b, **said), conv_transpose_jvp(tx, tw, tb, x, w, **said)
         once = conv_transpose_backward(dy, x, w, **said)
         twice = conv_transpose_double_backward(tx, tw, tb, dy, x, w, **said)
 
-    (_, _, _, b, _, _, _, tb), (dy_, x_, w_, _, _, tx_, tw_, _) = map(along_channels, operands), operands
-    sums, of_tx, of_tw = (by_loop_transposed(dy_, *pair, said) for pair in ((x_, w_), (tx_, w_), (x_, tw_)))
+    b, tb = along_channels(operands[3]), along_channels(operands[7])
     with np.errstate(over="ignore"):
         tangent = of_tx.y + of_tw.y + tb
         assert_equal(place, y, sums.y + b, dtype)

@@ -14,16 +14,16 @@ from xpconv import options
 BLOCKS = {
     "conv": (
         CONV,
-        Case((3, 4, 9, 8), (6, 2, 3, 2), "same", ((1, 1), (0, 1)), stride=(2, 1), groups=2),
+        Case((2, 4, 7, 6), (6, 2, 3, 2), "same", ((1, 1), (0, 1)), stride=(2, 1), groups=2),
         (1, 300, 1000, 3000, 10**4, 10**9),
     ),
     **{
         f"conv_transpose, {mode}": (
             TRANSPOSED,
             TransposedCase(
-                (3, 4, 4, 6),
+                (2, 4, 3, 4),
                 (4, 3, 3, 2),
-                (7, 5),
+                (5, 3),
                 {"stride": (2, 1), "padding": (1, 1), "groups": 2, "padding_mode": mode},
                 1,
                 1,

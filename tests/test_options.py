@@ -156,6 +156,15 @@ def test_what_the_input_gradient_takes_beside_the_workspace(rng, dtype, paramete
     assert peak <= workspace + times * result.nbytes, f"{peak / result.nbytes:.1f} times the result"
 
 
+def test_explain_plans_the_transposed_one_as_the_gradient_that_it_is():
+    x, w = np.ones((2, 16, 30, 30), dtype="float32"), np.ones((24, 16, 3, 3), dtype="float32")
+    dy = np.ones((2, 24, 15, 15), dtype="float32")
+    forward, input_grad, weight_grad = explain(x, w, stride=2, padding=1).contractions
+    made = explain(dy, w, transposed=True, stride=2, padding=1, output_size=30).contractions
+    assert forward[1:] != input_grad[1:]
+    assert [one[1:] for one in made] == [input_grad[1:], forward[1:], weight_grad[1:]]
+
+
 def test_explain_the_transposed_one_and_forms_of_several_geometries():
     x, w = np.ones((1, 2, 3)), np.ones((2, 1, 1))
     parameters = {"stride": 3, "dilation": 3, "padding": [(5, 2)]}
