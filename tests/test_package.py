@@ -1,4 +1,4 @@
-"""The package as a whole: its names, its floors, and what importing it brings along."""
+"""The package as a whole: its names, its folders, and what importing it brings along."""
 
 from __future__ import annotations
 

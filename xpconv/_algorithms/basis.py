@@ -35,12 +35,12 @@ class Basis(Protocol):
 
     @property
     def propagates_nonfinite(self) -> frozenset[str]:
-        """The slots "y", "x", "w" in which NaN and infinities reach numbers that a direct sum would not let them."""
+        """The slots "y", "x", "w" in which NaN and infinities reach numbers that they do not reach in a direct sum."""
 
     def footprint(self, geometry: Geometry) -> Footprint: ...
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
-        """What multiples positions had best be cut at."""
+        """The multiples at which positions are best cut."""
 
     def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
     def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...

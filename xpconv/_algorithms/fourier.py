@@ -2,7 +2,7 @@
 
     b is frequency, k is channel, l is (sample, tile)
 
-Outputs are computed as with stride 1, and taps lie apart by the dilation; what is not asked for is dropped.
+Outputs are computed as with stride 1, and taps lie apart by the dilation; outputs that a stride skips are dropped.
 
 Source: T. G. Stockham, "High-speed Convolution and Correlation", 1966; M. Mathieu, M. Henaff, Y. LeCun, "Fast Training
 of Convolutional Networks through FFTs", ICLR, 2014.
@@ -29,7 +29,7 @@ __all__ = ["Fourier"]
 
 @dataclass(frozen=True)
 class Fourier:
-    """With transforms of so many inputs along each axis."""
+    """With transforms of `length` inputs along each axis."""
 
     length: tuple[int, ...]
 
@@ -38,7 +38,7 @@ class Fourier:
     propagates_nonfinite = frozenset("yxw")
 
     def footprint(self, geometry: Geometry) -> Footprint:
-        frequencies = math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)  # half a spectrum tells the whole
+        frequencies = math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)  # half tell the whole
         columns = geometry.samples * self._tiles(geometry).positions
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
         half = 6 * frequencies  # three of each at a time; a complex number is two real ones
@@ -104,7 +104,7 @@ class Fourier:
 
     @lru_cache(maxsize=1024)  # noqa: B019
     def _outputs(self, geometry: Geometry) -> Geometry:
-        """Each tile's outputs as a window, as they are with stride 1: so many that no input is met twice."""
+        """Each tile's outputs, with stride 1, as a window: so many that no input wraps around in the transform."""
         axes = []
         for axis, length in zip(geometry.axes, self.length, strict=True):
             m = length - axis.extent + 1

@@ -1,4 +1,4 @@
-"""Which parts a contraction is made of, so that it stays within its workspace. Integers only."""
+"""Plans the parts of a contraction, so that it stays within its workspace; no arrays here."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Plan:
     parts: Parts
     largest: Geometry  # of the parts
     overlapping: bool  # whether parts of the result share elements, and are added one after the other
-    partial_sums: int  # of the weight's gradient: how many are made side by side (split-K)
+    partial_sums: int  # of the weight's gradient: how many are computed at the same time (split-K)
     part_bytes: int  # at most, for one part
     shared_bytes: int  # for what all parts share
     limits: Limits
 
     def threads(self, wanted: int) -> int:
-        """As many as there is work and workspace for; none for parts one by one, for which BLAS has its own."""
+        """How many threads have work and workspace; 0 where parts come one by one, and BLAS uses its own threads."""
         if self.overlapping:
             return 0
         room = (self.limits.workspace - self.shared_bytes) // max(self.part_bytes, 1)
@@ -50,7 +50,7 @@ class Plan:
         return max(min(wanted, room, jobs), 1) if jobs > 1 else 0
 
     def bytes(self, wanted: int) -> int:
-        """What so many threads take at most."""
+        """The most bytes that `wanted` threads take."""
         return self.shared_bytes + max(self.threads(wanted), 1) * self.part_bytes
 
     @property
@@ -62,12 +62,12 @@ class Plan:
         return math.prod(self.parts.counts[:SAMPLES])
 
     def lowered(self, part: Geometry, slot: str) -> Plan:
-        """How to make a part again in the plain way, where NaN and infinities stay where they belong."""
+        """The plan to compute a part again by lowering, which does not spread NaN and infinities."""
         return plan(part, slot, Lowering(), self.limits._replace(most_parts=UNLIMITED))
 
 
-# The order in which channels are cut for their weights to fit. The last is what is summed, round by round, but for the
-# weights' own gradient: that sums over samples and positions, in chains.
+# The order in which channels are cut until their weights fit. The last is summed over, one step after the other. The
+# weight's gradient is summed over samples and positions instead, in partial sums.
 _CHANNELS = {
     "y": (GROUPS, OUTPUTS, INPUTS),
     "x": (GROUPS, INPUTS, OUTPUTS),
@@ -91,7 +91,7 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
         return item_bytes * (padded + footprint.x + footprint.y)
 
-    # Four parts for the threads, which overlap a little, but none so small that Python takes longer than its work.
+    # Four parts for the threads, which overlap a little, but none so small that Python takes longer than the part.
     limit = max(min(block, max(part_bytes(geometry) * 5 // 16, 2**20)), part_bytes(geometry) // most)
 
     def parted(by_input: bool) -> Parts:
@@ -106,7 +106,7 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     by_input = slot == "x"
     parts = parted(by_input)
     part = largest(geometry, parts.steps, by_input)
-    # Parts of the input lie apart, but a long kernel reads each of them with most of its windows. Then parts of the
+    # Parts of the input have no element in common, but most windows of a long kernel read each part. Then parts of the
     # output are better, although the inputs that they read overlap.
     overlapping = by_input and (parts.repetition > 2 or part_bytes(part) > limit)
     if overlapping:

@@ -21,7 +21,7 @@ __all__ = [
 
 
 def device(x: Any) -> Any:
-    """Where x lies: NumPy's arrays are not asked, which takes longer than making one."""
+    """The device of x. NumPy's arrays are not asked: asking takes longer than making an array."""
     return "cpu" if isinstance(x, np.ndarray) else array_api_compat.device(x)
 
 

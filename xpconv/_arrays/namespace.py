@@ -52,7 +52,7 @@ __all__ = [
 
 
 def agree(*, bias: object = None, **arrays: object) -> Namespace:
-    """The namespace that all arguments share, or a sentence about the first that does not fit; a bias may be None."""
+    """The namespace that all arguments share, or an error about the first that does not fit; a bias may be None."""
     if bias is not None:
         arrays["bias"] = bias
     first: Any
@@ -70,7 +70,7 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
 
 
 def is_numpy(x: object) -> bool:
-    """Whether x is one of NumPy's arrays."""
+    """Whether x is a NumPy array."""
     return isinstance(x, np.ndarray)
 
 
@@ -83,7 +83,7 @@ def library(name: str, array: Any) -> Namespace:
 
 
 def _kind(name: str, array: Any) -> tuple[Any, str, Any]:
-    """An array's namespace, the name of its library and its device, or a sentence; of dask's chunks the latter two."""
+    """An array's namespace, the name of its library and its device, or an error; of dask's chunks the latter two."""
     if is_dask_array(array):
         if any(size != size for size in cast(Any, array).shape):
             raise ValueError(f"{name} must have chunks of known sizes: got shape {cast(Any, array).shape}")
@@ -121,7 +121,7 @@ def is_supported(xp: Any, dtype: Any) -> bool:
 
 
 def lacking(x: Any, *, xp: Any) -> frozenset[str]:
-    """The names of those of float64, complex128, int64 and uint64 that there are not where x lies."""
+    """Which of float64, complex128, int64 and uint64 do not exist on the device of x: their names."""
     if isinstance(x, np.ndarray):
         return _NONE
     place = None if is_dask_namespace(xp) else device(x)  # x may be a chunk's kind of array beside dask's
@@ -146,12 +146,12 @@ def has(xp: Any, dtype: Any, lacks: frozenset[str]) -> bool:
 
 
 def as_dtype(xp: Any, dtype: Any) -> Any:
-    """The dtype as arrays have it, of what a user gave; NumPy's, which others have too, have other names as well."""
+    """What a user gave, as a dtype that arrays have: NumPy's dtypes, which others use too, have several names."""
     return np.dtype(dtype) if isinstance(xp.empty(0).dtype, np.dtype) else dtype
 
 
 def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
-    """What makes a library's array of a NumPy array; without a dtype, in the library's default for real numbers."""
+    """A function from NumPy's arrays to a library's; without a dtype, to the library's default for real numbers."""
     if not hasattr(xp, "empty"):
         raise TypeError(f"xp must be an array library that speaks the Array API: got {xp!r}")
     xp = array_api_compat.array_namespace(xp.empty(0))
