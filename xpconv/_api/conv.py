@@ -66,7 +66,7 @@ class ConvDoubleGradients(NamedTuple, Generic[ArrayT]):
 
 @spelled
 def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Unpack[ConvParameters]) -> ArrayT:
-    """Convolve (strictly, cross-correlate: the kernel is not turned around) over any number of spatial axes.
+    """Convolve (strictly, cross-correlate: the kernel is not flipped) over any number of spatial axes.
 
     ``y[n, o, j] = bias[o] + sum over c, t of x[n, c, stride*j + dilation*t - lo] * weight[o, c, t]``, with the sum
     over the channels `c` of the group that `o` belongs to.
@@ -80,7 +80,7 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
         The filters. Its rank says how many spatial axes there are, 0 included.
     bias : array, shape (out_channels,), optional
         Added to each output channel; in the dtype of `x`, of `weight` or of the result. All arrays share one library
-        and device, and one dtype; but real arrays and complex ones of the same precision go together.
+        and device, and one dtype; but real and complex arrays of one precision go together.
     stride : int or sequence of int, default 1
         Step from window to window, one for all spatial axes or one for each.
     padding : int, sequence of int or (lo, hi) pairs, or str, default 0
@@ -94,13 +94,12 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
         Splits the channels into groups that do not see each other. ``groups=in_channels`` is a depthwise convolution.
     padding_mode : str or sequence of str, default "zeros"
         What is added, on all spatial axes or on each: ``"zeros"``; ``"reflect"``, the input mirrored at its outermost
-        elements (again and again, if need be); ``"replicate"``, its outermost elements; ``"circular"``, the input
-        again.
+        elements (repeatedly, if need be); ``"replicate"``, its outermost elements; ``"circular"``, the input again.
     input_dilation : int or sequence of int, default 1
         Step from input to input: the input is convolved as if ``input_dilation - 1`` zeros stood between each two
         neighbours, and padded after that. These zeros are neither stored nor multiplied.
     flip : bool, default False
-        Whether the kernel is turned around: then it is a convolution in the strict sense.
+        Whether the kernel is flipped on all axes: then it is a convolution in the strict sense.
     channel_axis : int, default 1
         Where `x`, and the result, have their channels: the axis of an array with one batch axis. -1 is the last; 0 is
         in front of the batch. The result is a view of an array with the channels in front of the spatial axes, which
@@ -251,7 +250,7 @@ def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parame
     See Also
     --------
     conv_backward : All gradients, with the notes on them and the source.
-    conv_transpose : The same without conjugation, as a layer of its own.
+    conv_transpose : The same without conjugation, and with a bias.
 
     Examples
     --------

@@ -271,8 +271,8 @@ def conv_transpose_output_size(
     Returns
     -------
     tuple of int
-        ``stride * (size - 1) + dilation * (kernel - 1) + 1 - lo - hi + output_padding`` for each axis, or the output
-        size if there can be such. With an input dilation that is what the output spans with zeros in between.
+        ``stride * (size - 1) + dilation * (kernel - 1) + 1 - lo - hi + output_padding`` for each axis, or
+        `output_size`, if it is possible. With an input dilation this is the size with zeros between the elements.
 
     Raises
     ------

@@ -47,8 +47,8 @@ class Conv:
     Parameters
     ----------
     in_channels : int, optional
-        Channels of the input. Left out, there is one for each group, until the first input says otherwise: then the
-        weights are drawn anew.
+        Channels of the input. If left out, there is one for each group at first, and the first input determines the
+        number: then the weights are drawn anew.
     out_channels : int, default 1
         Channels of the output.
     kernel_size : sequence of int, default (2, 2)
@@ -87,8 +87,8 @@ class Conv:
 
     Notes
     -----
-    The spread of the weights keeps the size of signals from layer to layer where there are rectifiers between and the
-    kernel has one tap [1]_. For a larger kernel divide the weights by the root of its number of taps:
+    With this standard deviation signals keep their size from layer to layer, if there are rectifiers between them and
+    the kernel has one tap [1]_. For a larger kernel divide the weights by the root of its number of taps:
     ``layer.set_params(layer.weight / math.sqrt(taps), layer.bias)``.
 
     References
@@ -197,7 +197,7 @@ class Conv:
         return f"{type(self).__name__}({', '.join([*said, *others, *['bias=False'][: self.bias is None]])})"
 
     def parameters(self) -> dict[str, Any]:
-        """What is to be learned: the weight, and the bias if there is one.
+        """The arrays to be learned: the weight, and the bias if there is one.
 
         Returns
         -------

@@ -109,7 +109,7 @@ def _pieces(axis: Axis, count: int, step: int, stride: int) -> int:
 def _added(pieces: ArrayT, along: int, step: int, stride: int, size: int, *, xp: Namespace) -> ArrayT:
     """(..., n, m, ...) -> (..., size, ...): entry j of piece i is added at place `step * i + stride * j`.
 
-    Of many pieces, i = q*k + r, those of one r are added first: all r side by side, piece q by piece q.
+    Of many pieces, i = q*k + r, those of one r are added first: for all r at the same time, one q after the other.
     """
     n, m = pieces.shape[along : along + 2]
     head, tail = pieces.shape[:along], pieces.shape[along + 2 :]

@@ -56,7 +56,7 @@ def options(
     method: str | None = None,
     precision: str | None = None,
 ) -> Iterator[None]:
-    """Say how convolutions are computed inside a ``with`` block; what is left out stays as it was outside.
+    """Change how convolutions are computed inside a ``with`` block; what is left out stays as it was outside.
 
     The options belong to the thread, or the asynchronous task, that sets them.
 
@@ -74,7 +74,7 @@ def options(
         digits, as they do on the batch size, because the sums are cut differently.
     method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
         The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. All but
-        ``"lowering"`` may spread NaN and infinities to outputs that do not see them. On a CPU such results are found
+        ``"lowering"`` may spread NaN and infinities to outputs that do not read them. On a CPU such results are found
         and computed again. On a GPU, and in JAX, reading a result to find them would wait for the device or break a
         trace, so ``"auto"`` is ``"lowering"`` there. One thing remains there with every method: in the input's
         gradient, and so in a transposed convolution, a weight that is NaN or infinite makes NaN also of elements near
