@@ -1,11 +1,11 @@
 """Bands (Toeplitz matrices): the basis in which a row of a tile's outputs is one product with a banded matrix.
 
-    b is nothing, k is (channel, tap of the leading axes, input of the tile), l is (sample, leading position, tile)
-    and for the rows (output channel, output of the tile)
+    b has one value, k is (channel, tap of the leading axes, input of the tile), l is (sample, leading position, tile),
+    o is (output channel, output of the tile)
 
 Lowering gives each group a matrix of as many rows as it has output channels: few for grouped and one for depthwise
 convolutions, and BLAS is slow at few rows. Here a tile of outputs along the last axis are rows, too. Most of the matrix
-are zeros, and yet it is faster. Inputs are copied as they lie in memory, one run for each tile.
+is zeros, and yet it is faster. Inputs are copied as they lie in memory, one run for each tile.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["Banded"]
 
 @dataclass(frozen=True)
 class Banded:
-    """With tiles of so many outputs along the last axis."""
+    """With tiles of `tile` outputs along the last axis."""
 
     tile: int
 
     name = "banded"
-    swapped = True  # rows are where they lie in memory: innermost
+    swapped = True  # in memory the rows are the innermost axis
     spreads = frozenset("yxw")
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
@@ -51,7 +51,7 @@ class Banded:
         return rows, height, columns, geometry.groups * rows * height * columns
 
     def effort(self, geometry: Geometry) -> float:
-        """Runs of the tile's inputs are copied, which are slow to begin."""
+        """The inputs of a tile are copied in runs, and each run costs time to begin."""
         return 1 + 8 / self._tiles(geometry).kernel[-1]
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ class Banded:
 
     @lru_cache(maxsize=1024)  # noqa: B019, there are few instances
     def _tiles(self, geometry: Geometry) -> Geometry:
-        """The last axis' windows are the inputs of tiles."""
+        """The geometry in which a window of the last axis has all inputs of a tile."""
         last = geometry.axes[-1]
         inputs, step, tiles = (
             last.stride * (self.tile - 1) + last.extent,

@@ -1,7 +1,7 @@
-"""Which algorithm for which convolution, by a model of what each costs: integers only.
+"""Chooses the algorithm for a convolution, by a model of what each algorithm costs; no arrays here.
 
-What a contraction takes is about a sum of what it does, each with a price: `COSTS`, fitted to measurements by
-`tests/bench/fit.py`.
+The time of a contraction is about a sum of counts (calls, parts, products, numbers), each times a price. The prices,
+`COSTS`, are fitted to measurements by `tests/bench/fit.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "ways", "work"]
 
 
 class Wanted(NamedTuple):
-    """What is asked for, of which numbers, and of which machine."""
+    """What the choice depends on beside the geometry: the numbers, the library and the options."""
 
     item_bytes: int
     floating: bool
@@ -39,7 +39,7 @@ class Wanted(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A plan and, where it fills one phase of the input's gradient, the inputs of that and the taps that they meet."""
+    """A plan; for one phase of the input's gradient also the inputs of the phase, and the taps that meet them."""
 
     plan: Plan
     inputs: tuple[slice, ...] | None = None
@@ -48,15 +48,15 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """How to fill a slot: by one plan, or by the plans of its phases; and how many seconds that should take."""
+    """A way to fill a slot, by one plan or by the plans of its phases, and how many seconds that should take."""
 
     pieces: tuple[Piece, ...]
     seconds: float
-    phases: int = 0  # of an input's gradient that was rewritten; those that no tap meets have no plan
+    phases: int = 0  # of an input's gradient as forward contractions; a phase that no tap meets has no plan
 
     @property
     def plan(self) -> Plan:
-        """The only one, or that of the first phase."""
+        """The only plan, or that of the first phase."""
         return self.pieces[0].plan
 
     @property
@@ -111,7 +111,7 @@ def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Cho
     return Choice((Piece(planned),), seconds)
 
 
-_TURN = 6e-10  # seconds to turn the taps of one filter of one channel around, and to exchange inputs and outputs
+_TURN = 6e-10  # seconds for each number of the weight, to reverse its taps and to exchange inputs and outputs
 
 
 def _rewritten(geometry: Geometry, wanted: Wanted) -> Choice:
@@ -126,7 +126,7 @@ def _rewritten(geometry: Geometry, wanted: Wanted) -> Choice:
 
 
 def work(planned: Plan) -> tuple[float, ...]:
-    """What a plan does, in the order of the prices: calls, parts, products, numbers of X, of Y and of W."""
+    """The counts of a plan, in the order of the prices: calls, parts, products, numbers of X, of Y and of W."""
     parts, basis = planned.parts, planned.basis
     if not parts.count:
         return (1.0, *(0.0,) * 5)
@@ -141,7 +141,7 @@ def work(planned: Plan) -> tuple[float, ...]:
 
 
 def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
-    """The algorithms that can do it, each in some sizes."""
+    """The algorithms that can compute it, each with several tile sizes."""
     axes = geometry.axes
     method = wanted.method
     nothing = 0 in (geometry.samples, geometry.inputs, geometry.outputs)
@@ -153,7 +153,7 @@ def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
     if method in ("auto", "lowering") and wanted.check_finite and rows and geometry.taps > 1:
         yield Flat()
     if method in ("auto", "winograd") and all(map(_is_short, axes)):
-        # Each point costs precision: 6 for an axis are the most, and 4 where the highest is wanted.
+        # Each point costs precision: 6 on an axis are the most, and 4 where the highest precision is wanted.
         for points in (4, 6) if wanted.precision == "auto" else (4,):
             tiles = tuple(1 if axis.kernel == 1 else max(points - axis.kernel + 1, 0) for axis in axes)
             if min(tiles) > 0 and max(tiles) > 1:
@@ -171,7 +171,7 @@ def _is_short(axis: Axis) -> bool:
 
 
 def _dense(axis: Axis) -> int:
-    """All inputs that windows see."""
+    """How many inputs the windows span, from the first to the last."""
     return axis.stride * (axis.out - 1) + axis.extent
 
 

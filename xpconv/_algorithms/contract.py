@@ -1,4 +1,4 @@
-"""One convolution, padded with zeros: the algorithm that was chosen for it, run."""
+"""Contracts one convolution that is padded with zeros: chooses an algorithm and a plan, and runs it."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def contract(task: Task, a: ArrayT, b: Any, bias: ArrayT | None, *, xp: Namespac
 def _by_phases(
     choice: Choice, task: Task, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace
 ) -> ArrayT:
-    """dx as forward contractions: x is correlated with w, so dx is dy convolved with it, taps turned around."""
+    """dx as forward contractions: x is correlated with w, so dx is dy convolved with w, its taps reversed."""
     geometry, dtype, work = task.geometry, task.dtype, w.array.dtype
-    # Zeros around dy make NaN of a weight that is not finite. Where reading it would wait for a device or break a
-    # trace, `is_finite` returns True unchecked: there, what `options` tells of such weights holds.
+    # Zeros around dy, times a weight that is not finite, are NaN. Where reading it would wait for a device or break a
+    # trace, `is_finite` returns True unchecked: `options` documents what such weights do there.
     if is_floating(work, xp=xp) and not is_finite(w.array, xp=xp):
         plain = choice.plan.lowered(geometry, "x")
         return input_grad(plain, dy, Weight(w.array), bias, dtype, xp=xp)
@@ -69,7 +69,7 @@ def _by_phases(
     dx: ArrayT
     if choice.complete:
         dx = xp.empty(geometry.x_shape, dtype=held, device=device(dy))
-    else:  # some inputs no tap meets
+    else:  # no tap meets some of the inputs
         dx = nothing_but(bias, geometry.x_shape, w.array, held, xp=xp)
     for piece in choice.pieces:
         dx = forward(piece.plan, dy, replace(w, turned=piece.taps), bias, Target(dx, piece.inputs), xp=xp)
@@ -77,7 +77,7 @@ def _by_phases(
 
 
 def ways(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> list[Choice]:
-    """How a task can be done with arrays like one, computing in a dtype; the chosen way first."""
+    """All ways to do a task for arrays like `like`, computing in a dtype; the chosen way first."""
     return all_ways(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
 
 

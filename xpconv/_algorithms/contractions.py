@@ -6,16 +6,16 @@ An algorithm is a change of basis, three linear maps Ex, Ew, Ey after which T is
 
     T = sum over g, b, o, k, l of  Y[g, b, o, l] * W[g, b, o, k] * X[g, b, k, l],   X = Ex(x), W = Ew(w), Y = Ey(dy)
 
-Leave one slot open, and what is left is a contraction, with the transposes of the maps starred:
+Leave one slot open, and a contraction is left; a star marks the adjoint of a map:
 
     y = Ey*( W @ X )            dx = Ex*( W^T @ Y )             dw = Ew*( Y @ X^T )
 
-Nothing here is conjugated: of complex numbers, Hermitian gradients are those of the conjugate of w, or of x. The
-weight and the bias have the dtype to compute in; dy and x may be an `Operand`, which converts what is read of it.
+Nothing here is conjugated: to get the Hermitian gradients of complex numbers, the caller passes the conjugate of w or
+of x. The weight and the bias have the dtype to compute in; dy and x may be an `Operand`, which converts what is read.
 
 T is also the sum of its parts. A part is small enough for all of its columns X to exist at once; those of the whole
-never do. Parts of a result lie apart, so that several can be made side by side, and what each is does not depend on
-how many are.
+never do. Parts of a result have no element in common, so several can be computed at the same time, and the result does
+not depend on how many.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def forward(
             X = basis.ex(x[part.x], part.geometry, xp=xp)
             y = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
             spread = "y" in basis.spreads and not is_finite(y, xp=xp)
-        if spread:  # again, without spreading
+        if spread:  # again by lowering, which spreads nothing
             del X, y
             plain, piece = plan.lowered(part.geometry, "y"), w.part(part, whole_inputs, xp=xp)
             y = xp.empty(part.geometry.y_shape, dtype=w.array.dtype, device=device(piece))
@@ -163,7 +163,7 @@ def _fill(
 ) -> ArrayT:
     """`out` part by part; parts that are added to the same numbers come in steps, one step after the other."""
     parts = plan.parts
-    if parts.count == 1 and not plan.overlapping:  # the shortest way, for where a call is all that counts
+    if parts.count == 1 and not plan.overlapping:  # the shortest way: small calls are mostly overhead
         return put(out, *work((parts[0], w.in_basis(parts[0], plan, xp=xp))), xp=xp)
     steps = parts.counts[parts.rounds]
     size, threads = parts.count // steps, plan.threads(current().threads)

@@ -1,6 +1,6 @@
-"""Lowering of whole rows: the basis in which windows begin at every place of a row, the padding's too.
+"""Lowering of whole rows: the basis in which a window begins at every place of a row, padding included.
 
-    b is nothing, k is (channel, tap), l is (sample, leading position, place in the padded trailing axes)
+    b has one value, k is (channel, tap), l is (sample, leading position, place in the padded trailing axes)
 
 Where the stride is 1, what one tap meets is then one run through memory, from row to row without a break, which is
 copied several times as fast as many short ones. Columns that belong to no output are dropped; the gradients' are zero.
@@ -22,10 +22,10 @@ __all__ = ["Flat"]
 
 @dataclass(frozen=True)
 class Flat(Lowering):
-    """For two axes and more, all but the first of stride 1."""
+    """For two or more axes, all but the first of stride 1."""
 
     name = "flat"
-    spreads = frozenset("w")  # where zeros of Y meet what windows that reach around the end of a row see
+    spreads = frozenset("w")  # zeros of Y meet windows that reach around the end of a row
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
         return super().numbers(_whole_rows(geometry))

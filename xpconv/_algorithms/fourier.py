@@ -2,7 +2,7 @@
 
     b is frequency, k is channel, l is (sample, tile)
 
-Outputs are computed as with stride 1, and taps lie apart by the dilation; what is not asked for is dropped.
+Outputs are computed as with stride 1, and taps lie apart by the dilation; outputs that a stride skips are dropped.
 
 Source: T. G. Stockham, "High-speed Convolution and Correlation", 1966; M. Mathieu, M. Henaff, Y. LeCun, "Fast Training
 of Convolutional Networks through FFTs", ICLR, 2014.
@@ -26,7 +26,7 @@ __all__ = ["Fourier"]
 
 @dataclass(frozen=True)
 class Fourier:
-    """With transforms of so many inputs along each axis."""
+    """With transforms of `length` inputs along each axis."""
 
     length: tuple[int, ...]
 
@@ -47,7 +47,7 @@ class Fourier:
 
     @property
     def _frequencies(self) -> int:
-        """As many as the half of a spectrum that tells the whole, for real numbers."""
+        """How many frequencies there are: of real numbers, half of the spectrum determines the whole."""
         return math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)
 
     def effort(self, geometry: Geometry) -> float:  # noqa: ARG002
@@ -111,7 +111,7 @@ class Fourier:
 
     @lru_cache(maxsize=1024)  # noqa: B019
     def _outputs(self, geometry: Geometry) -> Geometry:
-        """Each tile's outputs as a window, as they are with stride 1: so many that no input is met twice."""
+        """Each tile's outputs, with stride 1, as a window: so many that no input wraps around in the transform."""
         axes = []
         for axis, length in zip(geometry.axes, self.length, strict=True):
             m = length - axis.extent + 1

@@ -1,6 +1,6 @@
 """Lowering to GEMM (im2col): the basis in which a position is a column of all that its window sees.
 
-    b is nothing, k is (channel, tap), l is (sample, position)
+    b has one value, k is (channel, tap), l is (sample, position)
 
 Source: K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for Document Processing",
 2006.

@@ -1,4 +1,4 @@
-"""Which parts a contraction is made of, so that it stays within its workspace. Integers only."""
+"""Plans the parts of a contraction, so that it stays within its workspace; no arrays here."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Basis(Protocol):
 
     @property
     def spreads(self) -> frozenset[str]:
-        """The slots "y", "x", "w" in which NaN and infinities reach numbers that a direct sum would not let them."""
+        """The slots "y", "x", "w" in which NaN and infinities reach numbers that they do not reach in a direct sum."""
 
     def numbers(self, geometry: Geometry) -> tuple[int, int, int]:
-        """How many real numbers exist at most while X and Y are made and unmade, and how many W are: 0 for a view."""
+        """The most real numbers that exist while X is made or undone, those of W (0 for a view), and for Y as for X."""
 
     def product(self, geometry: Geometry) -> tuple[int, int, int, int]:
         """W @ X at one group and point: rows, terms and columns; and how many multiplications in all."""
@@ -39,7 +39,7 @@ class Basis(Protocol):
         """How much more than copying it takes to bring a number into the basis."""
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
-        """What multiples positions had best be cut at."""
+        """The multiples at which positions are best cut."""
 
     def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
     def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT: ...
@@ -55,7 +55,7 @@ class Plan:
     parts: Parts
     largest: Geometry  # of the parts
     overlapping: bool  # whether parts of the result share elements, and are added one after the other
-    chains: int  # of the weights' gradient: how many sums are made side by side
+    chains: int  # how many partial sums of the weight's gradient are computed at the same time
     part_bytes: int  # at most, for one part
     shared_bytes: int  # for what all parts share
     item_bytes: int
@@ -63,16 +63,16 @@ class Plan:
     block: int
 
     def threads(self, wanted: int) -> int:
-        """As many as there is work and workspace for; none for parts one by one, for which BLAS has its own."""
+        """How many threads have work and workspace; 0 where parts come one by one, and BLAS uses its own threads."""
         if self.overlapping:
             return 0
         room = (self.workspace - self.shared_bytes) // max(self.part_bytes, 1)
-        weights_are_open = self.parts.rounds == GROUPS  # nothing is summed from round to round
+        weights_are_open = self.parts.rounds == GROUPS  # no sum goes over the outermost loop
         jobs = self.chains * self.weight_cuts if weights_are_open else self.parts.count
         return max(min(wanted, room, jobs), 1) if jobs > 1 else 0
 
     def bytes(self, wanted: int) -> int:
-        """What so many threads take at most."""
+        """The most bytes that `wanted` threads take."""
         return self.shared_bytes + max(self.threads(wanted), 1) * self.part_bytes
 
     @property
@@ -84,12 +84,12 @@ class Plan:
         return math.prod(self.parts.counts[:SAMPLES])
 
     def lowered(self, part: Geometry, slot: str) -> Plan:
-        """How to make a part again in the plain way, where NaN and infinities stay where they belong."""
+        """The plan to compute a part again by lowering, which does not spread NaN and infinities."""
         return plan(part, slot, Lowering(), self.item_bytes, self.workspace, self.block)
 
 
-# The order in which channels are cut for their weights to fit. The last is what is summed, round by round, but for the
-# weights' own gradient: that sums over samples and positions, in chains.
+# The order in which channels are cut until their weights fit. The last is summed over, one step after the other. The
+# weight's gradient is summed over samples and positions instead, in partial sums.
 _CHANNELS = {
     "y": (GROUPS, OUTPUTS, INPUTS),
     "x": (GROUPS, INPUTS, OUTPUTS),
@@ -103,7 +103,7 @@ def plan(
 ) -> Plan:
     """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads.
 
-    About as many are the most where each takes time to compile, whatever the workspace.
+    There are at most about `most` parts, whatever the workspace: in a trace each of them is compiled.
     """
     channels = _CHANNELS[slot]
     positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
@@ -118,7 +118,7 @@ def plan(
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
         return item_bytes * (padded + x + y)
 
-    # Four parts for the threads, which overlap a little, but none so small that Python takes longer than its work.
+    # Four parts for the threads, which overlap a little, but none so small that Python takes longer than the part.
     limit = max(min(block, max(part_bytes(geometry) * 5 // 16, 2**20)), part_bytes(geometry) // most)
 
     def parted(by_input: bool) -> Parts:
@@ -132,7 +132,7 @@ def plan(
     by_input = slot == "x"
     parts = parted(by_input)
     part = largest(geometry, parts.steps, by_input)
-    # Parts of the input lie apart, but a long kernel reads each of them with most of its windows. Then parts of the
+    # Parts of the input have no element in common, but most windows of a long kernel read each part. Then parts of the
     # output are better, although the inputs that they read overlap.
     overlapping = by_input and (parts.repetition > 2 or part_bytes(part) > limit)
     if overlapping:

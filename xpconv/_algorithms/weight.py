@@ -1,4 +1,4 @@
-"""A weight as contractions read it: part by part, turned around if need be, and remembered in its basis if wished."""
+"""A weight as contractions read it: part by part, with reversed taps for some, with transforms that are remembered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .plan import Plan
 
 __all__ = ["Weight"]
 
-MOST_REMEMBERED = 32  # transforms of one weight: for inputs of so many different sizes, say
+MOST_REMEMBERED = 32  # transforms of one weight: inputs of different sizes may need different ones
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,23 @@ class Weight(Generic[ArrayT]):
     """An array of shape (g*o, c, *kernel), or those of its taps that a phase meets."""
 
     array: ArrayT
-    memory: dict[Any, Any] | None = None  # what parts of it are in a basis, for as long as its values stay the same
-    turned: tuple[slice, ...] | None = None  # the taps to read, turned around, with outputs and inputs exchanged
+    memory: dict[Any, Any] | None = None  # its transforms, valid as long as its values stay the same
+    turned: tuple[slice, ...] | None = None  # the taps to read in reverse order, with outputs and inputs exchanged
 
     def changed(self, change: Callable[[ArrayT], ArrayT]) -> Weight[ArrayT]:
-        """Another array in place of the array: flipped, conjugated, or in another dtype."""
+        """The weight with its array changed: flipped, conjugated, or in another dtype."""
         changed = change(self.array)
         return self if changed is self.array else replace(self, array=changed)
 
     def at(self, taps: tuple[slice, ...]) -> Weight[ArrayT]:
-        """Some of its taps, which nothing is remembered of."""
+        """Some of its taps, as a weight that remembers nothing."""
         return Weight(self.array[(slice(None), slice(None), *taps)])
 
     def part(self, part: Part, whole_inputs: int, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) of a part."""
         if self.turned is None:
             return self.array[part.w]
-        # What are outputs of the part are inputs of the array, and the reverse.
+        # The outputs of the part are the inputs of the array, and its inputs the outputs.
         axes = tuple(range(3, 3 + len(part.geometry.axes)))
         w = self.array[(channels(part.groups, part.inputs, whole_inputs), part.outputs, *self.turned)]
         w = xp.reshape(w, (part.geometry.groups, part.geometry.inputs, *w.shape[1:]))  # (g, c, o, *kernel)

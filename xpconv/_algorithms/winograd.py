@@ -30,7 +30,7 @@ __all__ = ["Winograd"]
 
 @dataclass(frozen=True)
 class Winograd:
-    """With tiles of so many outputs along each axis."""
+    """With tiles of `tile` outputs along each axis."""
 
     tile: tuple[int, ...]
 
@@ -49,7 +49,7 @@ class Winograd:
         return geometry.outputs, geometry.inputs, columns, products
 
     def effort(self, geometry: Geometry) -> float:
-        """A product with a matrix of all points."""
+        """Each number goes through a product with a matrix of all points."""
         return 10 + math.prod(self._points(geometry))
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:  # noqa: ARG002
@@ -136,7 +136,7 @@ class Winograd:
 
 
 def _matrix(tile: tuple[int, ...], kernel: tuple[int, ...], which: int) -> np.ndarray[Any, Any]:
-    """That of x, w or y for all axes at once: a Kronecker product of those of one axis."""
+    """The matrix of x, w or y for all axes at once: a Kronecker product of the matrices of each axis."""
     matrix = np.ones((1, 1))
     for m, taps in zip(tile, kernel, strict=True):
         matrix = np.kron(matrix, _along(m, taps)[which])
@@ -144,7 +144,9 @@ def _matrix(tile: tuple[int, ...], kernel: tuple[int, ...], which: int) -> np.nd
 
 
 def _along(m: int, taps: int) -> tuple[np.ndarray[Any, Any], ...]:
-    """Evaluate y and w as polynomials at the points; what makes their products correlate x is the transposed way back.
+    """The matrices of x, w and y along one axis.
+
+    Those of w and y evaluate polynomials at the points; that of x is the transpose of the way back to coefficients.
 
     The last point is infinity, where a polynomial's value is its highest coefficient. The others are exact in binary
     and close to 1: with 3/4 and 5/4, a tile of 4 outputs has a quarter of the error that it has with 1 and 2.

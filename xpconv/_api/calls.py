@@ -1,10 +1,10 @@
-"""The calls that a convolution and a transposed one share: the checks, and the formulas.
+"""What the functions of `conv.py` and `conv_transpose.py` share: the checks and the formulas.
 
     y  = T(x, w) + b              dx = T(dy, conj w)       dw = T(dy, conj x)       db = the sum of dy
     ty = T(tx, w) + T(x, tw) + tb
 
-with the slot that is open left out. A form that is linear in each slot is its own derivative, so double_backward is
-made of the same terms.
+T is written here with its two operands, without the slot that is open. T is linear in each slot, so its derivatives
+are T again, and double_backward is made of the same terms.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def forward(
     transposed: Transposed = None,
     memory: dict[Any, Any] | None = None,
 ) -> ArrayT:
-    """y; a layer remembers what its weight is in the basis of an algorithm."""
+    """y; `memory` keeps the transforms of a layer's weight from call to call."""
     xp = agree(x=x, weight=weight, bias=bias)
     problem = Problem.of(x, weight, params, transposed, xp=xp)
     if bias is not None:
@@ -71,7 +71,7 @@ def backward(
 def jvp(
     tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, params: Mapping[str, Any], transposed: Transposed = None
 ) -> ArrayT:
-    """How y changes with its operands."""
+    """The tangent of y: how y changes with its operands."""
     xp = agree(x=x, weight=weight, **{name: one for name, one in tangents.items() if one is not None})
     problem = Problem.of(x, weight, params, transposed, xp=xp)
     _check_tangents(tangents, x, weight, problem)

@@ -1,4 +1,4 @@
-"""The public functions of convolution; the transposed ones stand beside, in `conv_transpose.py`."""
+"""The public functions of convolution; those of the transposed one are in `conv_transpose.py`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ConvDoubleGradients(NamedTuple, Generic[ArrayT]):
 
 @spelled
 def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Unpack[ConvParameters]) -> ArrayT:
-    """Convolve (strictly, cross-correlate: the kernel is not turned around) over any number of spatial axes.
+    """Convolve (strictly, cross-correlate: the kernel is not flipped) over any number of spatial axes.
 
     ``y[n, o, j] = bias[o] + sum over c, t of x[n, c, stride*j + dilation*t - lo] * weight[o, c, t]``, with the sum
     over the channels `c` of the group that `o` belongs to.
@@ -80,32 +80,32 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
         The filters. Its rank says how many spatial axes there are, 0 included.
     bias : array, shape (out_channels,), optional
         Added to each output channel; in the dtype of `x`, of `weight` or of the result. All arrays share one library
-        and device, and one dtype; but a real array may meet a complex one of its precision.
+        and device, and one dtype; but real and complex arrays of one precision go together.
     stride : int or sequence of int, default 1
         Step from window to window, one for all spatial axes or one for each.
     padding : int, sequence of int or (lo, hi) pairs, or str, default 0
-        How much is added before and after each spatial axis; a negative number crops. ``"valid"`` is nothing.
-        ``"same"`` makes ``ceil(size / stride)`` outputs at any stride with as little as that takes, the odd one at the
-        end; ``"same_lower"`` has it at the start. ``"full"`` makes an output wherever a tap meets the input,
-        ``"causal"`` lets no output see what comes after it, but for what a border shows of it.
+        How much is added before and after each spatial axis; a negative number crops. ``"valid"`` adds nothing.
+        ``"same"`` adds as little as is needed for ``ceil(size / stride)`` outputs at any stride, an odd element at the
+        end; ``"same_lower"`` adds that at the start. ``"full"`` makes an output wherever a tap meets the input.
+        ``"causal"`` lets no output read what comes after it, except through a border that repeats it.
     dilation : int or sequence of int, default 1
         Step from tap to tap within a window.
     groups : int, default 1
         Splits the channels into groups that do not see each other. ``groups=in_channels`` is a depthwise convolution.
     padding_mode : str or sequence of str, default "zeros"
         What is added, on all spatial axes or on each: ``"zeros"``; ``"reflect"``, the input mirrored at its outermost
-        elements (again and again, if need be); ``"replicate"``, these elements; ``"circular"``, the input again.
+        elements (repeatedly, if need be); ``"replicate"``, its outermost elements; ``"circular"``, the input again.
     input_dilation : int or sequence of int, default 1
         Step from input to input: the input is convolved as if ``input_dilation - 1`` zeros stood between each two
         neighbours, and padded after that. These zeros are neither stored nor multiplied.
     flip : bool, default False
-        Whether the kernel is turned around: then it is a convolution in the strict sense.
+        Whether the kernel is flipped on all axes: then it is a convolution in the strict sense.
     channel_axis : int, default 1
         Where `x`, and the result, have their channels: the axis of an array with one batch axis. -1 is the last; 0 is
         in front of the batch. The result is a view of an array with the channels in front of the spatial axes, which
         the next convolution takes as it is.
     dtype : dtype, optional
-        Of the result, if it is to be wider than the operands', which may then differ: int32 for int8 numbers.
+        That of the result, if it is wider than those of the operands, which may then differ: int32 for int8 numbers.
 
     Returns
     -------
@@ -129,8 +129,8 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
     Notes
     -----
     ``batch * out_channels * prod(out) * in_channels / groups * prod(kernel)`` multiplications, made by matrix
-    products over windows [1]_, or fewer where an algorithm saves some: `explain` says which is chosen, `options` has
-    it otherwise. It works part by part, within the workspace that `options` sets.
+    products over windows [1]_, or fewer where an algorithm saves some: `explain` says which is chosen, `options`
+    changes it. It works part by part, within the workspace that `options` sets.
 
     Numbers of 16 bits are added and multiplied in float32 and rounded once, at the end. Integers are exact, and wrap
     around in the dtype of the result. Complex numbers are multiplied by the library's own product of complex matrices,
@@ -198,8 +198,8 @@ def conv_backward(
     -----
     The gradients are the adjoints of `conv` in each operand: ``<conv(x, w), dy> == <x, dx> == <w, dw>``. For complex
     numbers the inner product conjugates its second argument, so the gradients are the Hermitian adjoints, as in
-    torch; those of a real operand are real. `dx` and `dweight` take as many multiplications as `conv` each. Of a
-    convolution's gradients there is an early account in [1]_.
+    torch; those of a real operand are real. `dx` and `dweight` take as many multiplications as `conv` each. An early
+    account of the gradients of a convolution is [1]_.
 
     References
     ----------
@@ -250,7 +250,7 @@ def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parame
     See Also
     --------
     conv_backward : All gradients, with the notes on them and the source.
-    conv_transpose : The same without conjugation, as a layer of its own.
+    conv_transpose : The same without conjugation, and with a bias.
 
     Examples
     --------
@@ -403,7 +403,7 @@ def conv_double_backward(
 
     Notes
     -----
-    The one trilinear form once more, with other arguments: ``ddy = conv_jvp(ddx, ddweight, ddbias, x, weight)``,
+    The same trilinear sum with other arguments: ``ddy = conv_jvp(ddx, ddweight, ddbias, x, weight)``,
     `dx` is the input gradient of `dy` and `ddweight`, `dweight` the weight gradient of `dy` and `ddx` [1]_.
 
     References

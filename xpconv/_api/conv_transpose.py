@@ -1,4 +1,4 @@
-"""Floor 4: the transposed convolution, the same form with the slots of its input and its output exchanged."""
+"""The public functions of the transposed convolution: the same sum, with the slots of input and output exchanged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def conv_transpose(
     """Convolve the transposed way: what `conv` gathers from the input, this scatters to the output.
 
     ``y[n, o, stride*j + dilation*t - lo] = bias[o] + sum over c, j, t of x[n, c, j] * weight[c, o, t]``: the adjoint
-    (but for conjugation) of `conv` with the same weight and parameters, whatever they are.
+    (without conjugation) of `conv` with the same weight and parameters.
 
     Parameters
     ----------
@@ -46,14 +46,14 @@ def conv_transpose(
     bias : array, shape (out_channels,), optional
         Added to each output channel.
     output_padding : int or sequence of int, default 0
-        How many elements longer than the shortest the output is, at its end: of the sizes that `conv` takes to the
-        same, one is chosen. Less than the stride or the dilation.
+        How many elements are added to the end of the shortest possible output: `conv` takes several sizes to the size
+        of `x`, and this chooses one of them. Less than the stride or the dilation.
     output_size : int or sequence of int, optional
         The spatial sizes of the output instead.
     **parameters
-        As for `conv`, for the convolution that this is the transpose of: `padding` crops the output, and what a
-        `padding_mode` has repeated is summed there. With ``padding="same"`` the output is `stride` times as large as
-        the input, unless an output size is given.
+        As for `conv`, for the convolution that this is the transpose of: `padding` crops the output, and a
+        `padding_mode` sums the elements that it would repeat. With ``padding="same"`` the output is `stride` times as
+        large as the input, unless an output size is given.
 
     Returns
     -------
@@ -271,8 +271,8 @@ def conv_transpose_output_size(
     Returns
     -------
     tuple of int
-        ``stride * (size - 1) + dilation * (kernel - 1) + 1 - lo - hi + output_padding`` for each axis, or the output
-        size if there can be such. With an input dilation that is what the output spans with zeros in between.
+        ``stride * (size - 1) + dilation * (kernel - 1) + 1 - lo - hi + output_padding`` for each axis, or
+        `output_size`, if it is possible. With an input dilation this is the size with zeros between the elements.
 
     Raises
     ------

@@ -29,22 +29,22 @@ class Contraction(NamedTuple):
     name : str
         ``"forward"``, ``"input gradient"`` or ``"weight gradient"``.
     algorithm : str
-        What was chosen, with its sizes; for an input gradient that is made of forward contractions, how many these
-        are and theirs.
+        The chosen algorithm with its sizes; for an input gradient that is made of forward contractions, how many these
+        are, and the algorithms of those.
     parts : int
         How many parts it is cut into.
     part_bytes : int
-        At most so many bytes for one of them.
+        The most bytes that one part takes.
     threads : int
         How many of them are made at the same time.
     flops : int
         Two for each multiplication of the matrix products that are made.
     workspace : int
-        At most so many bytes beside the operands and the result.
+        The most bytes that are taken beside the operands and the result.
     seconds : float
         The model's estimate: good for comparing, not for promising.
     others : dict
-        The estimates of what was not chosen, the cheapest first; of several contractions none.
+        The estimates of what was not chosen, the cheapest first; empty where several contractions are made.
     """
 
     name: str
@@ -125,7 +125,7 @@ def explain(
 
     See Also
     --------
-    options : To have it otherwise.
+    options : To choose otherwise.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def explain(
 
 
 def _contraction(name: str, parts: list[list[Choice]], threads: int) -> Contraction:
-    """Of the ways to make each part of a form, the chosen one first."""
+    """From the ways to compute each step, the chosen one first."""
     chosen = [found[0] for found in parts]
     plans = [piece.plan for choice in chosen for piece in choice.pieces]
     return Contraction(

@@ -34,7 +34,7 @@ def _backward(dy: ArrayT, x: ArrayT, weight: ArrayT, *others: Any) -> Any:
     return calls.backward((dy, x, weight), *others)
 
 
-forward, backward = public(calls.forward), public(_backward)  # each one step to torch's compiler
+forward, backward = public(calls.forward), public(_backward)  # each is one step for torch's compiler
 
 
 class Conv:
@@ -45,8 +45,8 @@ class Conv:
     Parameters
     ----------
     in_channels : int, optional
-        Channels of the input. Left out, there is one for each group, until the first input says otherwise: then the
-        weights are drawn anew.
+        Channels of the input. If left out, there is one for each group at first, and the first input determines the
+        number: then the weights are drawn anew.
     out_channels : int, default 1
         Channels of the output.
     kernel_size : sequence of int, default (2, 2)
@@ -85,8 +85,8 @@ class Conv:
 
     Notes
     -----
-    The spread of the weights keeps the size of signals from layer to layer where there are rectifiers between and the
-    kernel has one tap [1]_. For a larger kernel divide the weights by the root of its number of taps:
+    With this standard deviation signals keep their size from layer to layer, if there are rectifiers between them and
+    the kernel has one tap [1]_. For a larger kernel divide the weights by the root of its number of taps:
     ``layer.set_params(layer.weight / math.sqrt(taps), layer.bias)``.
 
     References
@@ -134,7 +134,7 @@ class Conv:
         **parameters: Unpack[LayerParameters],
     ) -> None:
         said: dict[str, Any] = {**parameters, "stride": stride, "padding": padding}
-        for name in Parameters.of(cast(ConvParameters, said))._fields[:-1]:  # all but the dtype, which is the weight's
+        for name in Parameters.of(cast(ConvParameters, said))._fields[:-1]:  # all but dtype: that of the weight
             setattr(self, name, said.get(name, Parameters._field_defaults[name]))
         channels = integer("groups", self.groups, 1) if in_channels is None else integer("in_channels", in_channels, 1)
         out_channels = integer("out_channels", out_channels, 1)
@@ -157,7 +157,7 @@ class Conv:
         self._learns = False
 
     def _learned(self, X: ArrayT) -> Any:
-        """The weight, for as many channels as the first input has."""
+        """The weight, drawn for as many channels as the first input has."""
         agree(X=X, weight=self.weight)
         kernel = tuple(self.weight.shape[2:])
         channels = Layout.of("X", X.shape, len(kernel), self.channel_axis).inner(X.shape)[1]
@@ -169,7 +169,7 @@ class Conv:
             )
         drawn = _drawn(self._rng, self._shape(channels, self.out_channels, kernel), channels)
         learned = brought(drawn, self.weight, self.weight.dtype)
-        if device(learned) is None and device(self.weight) is not None:  # what a trace makes ends with it
+        if device(learned) is None and device(self.weight) is not None:  # an array made in a trace ends with it
             raise ValueError(
                 "in_channels must be given, or learned by a first forward outside of jit: got X of "
                 f"{channels} channels in a trace"
@@ -178,16 +178,16 @@ class Conv:
 
     @property
     def in_channels(self) -> int:
-        """Of the input."""
+        """The number of channels of the input."""
         return self._channels(self.weight.shape)[0]
 
     @property
     def out_channels(self) -> int:
-        """Of the output."""
+        """The number of channels of the output."""
         return self._channels(self.weight.shape)[1]
 
     def __repr__(self) -> str:
-        """As it could be called."""
+        """The call that makes such a layer."""
         said = map(repr, (None if self._learns else self.in_channels, self.out_channels, tuple(self.weight.shape[2:])))
         defaults = {**Parameters._field_defaults, "output_padding": 0}
         values = {name: repr(value) for name, value in vars(self).items() if name in defaults}
@@ -195,7 +195,7 @@ class Conv:
         return f"{type(self).__name__}({', '.join([*said, *others, *['bias=False'][: self.bias is None]])})"
 
     def parameters(self) -> dict[str, Any]:
-        """What is to be learned: the weight, and the bias if there is one.
+        """The arrays to be learned: the weight, and the bias if there is one.
 
         Returns
         -------
@@ -269,8 +269,8 @@ class Conv:
         ----------
         X : array, shape (batch, in_channels, *spatial) or (in_channels, *spatial)
             With the library, dtype and device of the weight. Kept, not copied: leave it as it is until `backward`.
-            On NumPy the filters in the algorithm's basis are kept as well, with a copy of the weight that tells
-            whether it has changed since.
+            On NumPy the transforms of the filters are kept as well, with a copy of the weight that shows whether it
+            has changed since.
 
         Returns
         -------
@@ -325,7 +325,7 @@ class Conv:
         return cast(ArrayT, dX)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What can be made again is not pickled.
+        # Transforms of the weight are not pickled: they can be computed again.
         return {**self.__dict__, "_kept": (None, {}), "_device": device_number(self.weight)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -337,9 +337,9 @@ class Conv:
             self._seen = moved(self._seen[0], number), *self._seen[1:]
 
     def _filters(self, direction: str) -> dict[str, Any] | None:
-        """The filters as algorithms took them into their bases, for as long as the weight's values stay the same.
+        """The memory for transforms of the weight, which are valid as long as its values stay the same.
 
-        The weight may be changed in place, by whoever holds it: only a comparison tells.
+        Anyone who holds the weight may change it in place, so its values are compared with a copy.
         """
         values, kept = self._kept
         if not known_equal(values, self.weight):
@@ -353,11 +353,11 @@ class Conv:
     _axes = "out channels, in channels / groups"
 
     def _channels(self, w_shape: Sequence[int]) -> tuple[int, int]:
-        """Those of the input and of the output."""
+        """The numbers of channels of the input and of the output."""
         return int(w_shape[1]) * self.groups, int(w_shape[0])
 
     def _shape(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
-        """The weight's. An input that is large enough for any kernel lets the form check all the rest."""
+        """The shape of the weight. An input that is large enough for any kernel has all other arguments checked."""
         inner = (1, in_channels, *(2**62,) * len(kernel))
         Layout.of("X", inner, len(kernel), self.channel_axis)
         return Convolution.of(inner, (out_channels, None, *kernel), self._said()).geometry.w_shape
@@ -475,7 +475,7 @@ class ConvTranspose(Conv):
             raise ValueError(f"groups must divide the output channels: got groups={groups}, {out_channels} channels")
         large = (2**62,) * len(kernel)
         Layout.of("X", (1, in_channels, *large), len(kernel), self.channel_axis)
-        # Not every size comes of a dilated one, so the dilation is checked from the other side.
+        # Not every size is that of a dilated input, so the input dilation is checked in the other direction.
         w_shape = (in_channels, out_channels // groups, *kernel)
         undilated = said._replace(input_dilation=1)
         form = Convolution.of_transposed((1, in_channels, *large), w_shape, undilated, self.output_padding)

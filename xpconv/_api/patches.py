@@ -118,7 +118,7 @@ def fold(
     Parameters
     ----------
     columns : array, shape (batch, channels * prod(kernel_size), positions)
-        Of numbers as for `conv`, or bool, whose sum is whether any is true. There may be no batch axis, or several.
+        Of numbers as for `conv`, or bool, where the sum is whether any is true. There may be no batch axis, or several.
     output_size : int or sequence of int
         The spatial sizes of the result; an integer is that of as many axes as `kernel_size` has, or of a single one.
     kernel_size : int or sequence of int
@@ -167,7 +167,7 @@ def fold(
 
 
 def _linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:
-    """`there(x)`; torch's tape is told that `back` is the adjoint, dask that the last axes, so many, are read whole."""
+    """`there(x)`. torch learns that `back` is its adjoint, dask that it needs the last `whole` axes in one chunk."""
     made: ArrayT
     if is_torch_array(x):
         from .._engines.torch import Linear  # it imports torch
@@ -214,7 +214,7 @@ def _added(size: tuple[int, ...], kernel: tuple[int, ...], said: Parameters, col
     dtype, logical = columns.dtype, is_bool(columns, xp=xp)
     work = xp.int32 if logical else accumulating(xp, dtype, working(xp, lacking(columns, xp=xp), dtype, dtype))
     columns = convert(columns, work, xp=xp)
-    if all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes):  # nothing is added: it might be a view
+    if all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes):  # nothing would be added: perhaps a view
         columns = xp.asarray(columns, dtype=work, device=device(columns), copy=True)
     columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
     x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)

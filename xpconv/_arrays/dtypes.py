@@ -1,4 +1,4 @@
-"""Dtypes: of the result, and of the computation on the way to it."""
+"""Dtypes: the one of the result, and the one that it is computed in."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["DTypes", "accumulating", "exact", "real_dtype", "result", "working"]
 
 @lru_cache
 def real_dtype(dtype: Any, *, xp: Any) -> Any:
-    """Of the real part of complex numbers; of real ones their own."""
+    """The dtype of the real part of complex numbers; a real dtype itself."""
     parts = {"complex64": "float32", "complex128": "float64"}
     return next((_named(xp, part) for name, part in parts.items() if dtype == getattr(xp, name)), dtype)
 
 
 def result(xp: Any, wanted: Any, lacks: frozenset[str], **dtypes: Any) -> Any:
-    """The dtype of what is computed from operands of such dtypes, or a sentence about those that do not fit."""
+    """The dtype of what is computed from operands of these dtypes, or an error about those that do not fit."""
     if wanted is not None:
         return _wanted(xp, wanted, lacks, dtypes)
     (first, ours), (name, theirs) = dtypes.items()
@@ -54,7 +54,7 @@ def _wanted(xp: Any, wanted: Any, lacks: frozenset[str], dtypes: dict[str, Any])
 
 
 def _holds(xp: Any, wide: Any, dtype: Any) -> bool:
-    """Whether a dtype has all numbers of another of its kind; `can_cast` says so of others, too, in torch."""
+    """Whether a dtype has all numbers of another of its kind; torch's `can_cast` is true for others, too."""
     if wide == dtype:
         return True
     if is_kind(xp, wide, "integral") and is_kind(xp, dtype, "integral"):
@@ -67,9 +67,9 @@ def _holds(xp: Any, wide: Any, dtype: Any) -> bool:
 
 
 class DTypes(NamedTuple):
-    """Those of one call."""
+    """The dtypes of one call."""
 
-    x: Any  # dtypes
+    x: Any  # of the arrays
     w: Any
     y: Any
     forward: Any  # to multiply and add x and w in
@@ -102,7 +102,7 @@ def working(xp: Any, lacks: frozenset[str], *dtypes: Any) -> Any:
 
 @lru_cache
 def exact(xp: Any, terms: int, first: Any, second: Any, added: Any = None) -> Any:
-    """The narrowest dtype for sums of so many products of 8-bit integers, and a number of another dtype, to be exact.
+    """The narrowest dtype in which sums of so many products of 8-bit integers, and one number `added`, are exact.
 
     float32 has 24 bits: room for 1,024 products of int8. Its operands are exact in TF32 as well, which has 11.
     """
@@ -117,9 +117,9 @@ def _magnitude(xp: Any, dtype: Any) -> int:
 
 
 def accumulating(xp: Any, dtype: Any, work: Any) -> Any:
-    """The dtype to add parts of a result in: what they are worked out in, but integers as what they are to be.
+    """The dtype to add parts of a result in: the one they are computed in, but for integers that of the result.
 
-    Sums of integers wrap around to the same in any order.
+    Sums of integers wrap around to the same number in any order.
     """
     return dtype if is_kind(xp, dtype, "integral") and _multiplies(xp, dtype) else work
 
@@ -135,5 +135,5 @@ def _multiplies(xp: Any, dtype: Any) -> bool:
 
 
 def _named(xp: Any, name: str) -> Any:
-    """A dtype as arrays have it; the names of some namespaces are types."""
+    """A dtype by its name, as arrays have it: in some namespaces the name stands for a type instead."""
     return xp.empty(0, dtype=getattr(xp, name)).dtype

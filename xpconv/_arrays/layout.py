@@ -1,4 +1,4 @@
-"""Floor 1: where an array has its axes, and the one order that contractions know."""
+"""Where an array has its axes, and the way to the one order of axes that contractions use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Layout"]
 
 
 class Layout(NamedTuple):
-    """Where an array has its axes: (*batch, channels, *spatial), but for the channels."""
+    """The axes of an array: (*batch, *spatial), with the channels at one place among them."""
 
     batch: tuple[int, ...]
     channels: int  # the axis
@@ -21,7 +21,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, name: str, shape: Sequence[int], ndim: int, channel_axis: int = 1) -> Layout:
-        """`channel_axis` counts as if there were one batch axis; 0 is in front of them all."""
+        """`channel_axis` counts as if there were one batch axis; 0 is in front of all batch axes."""
         batch = len(shape) - ndim - 1
         if batch < 0:
             raise ValueError(
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
         return cls(tuple(rest[:batch]), axis, ndim)
 
     def inner(self, shape: Sequence[int]) -> Sequence[int]:
-        """What an outer shape is to contractions."""
+        """The shape (n, c, *spatial) that contractions see, of the shape that the caller has."""
         batch, channels, _ = self
         if channels == len(batch) == 1:
             return shape
@@ -44,14 +44,14 @@ class Layout(NamedTuple):
         return (math.prod(batch), shape[channels], *rest[len(batch) :])
 
     def outer(self, inner: Sequence[int]) -> tuple[int, ...]:
-        """The way back."""
+        """The shape that the caller has, of a shape (n, c, *spatial)."""
         batch, channels, _ = self
         shape = [*batch, *inner[2:]]
         shape.insert(channels, inner[1])
         return tuple(shape)
 
     def inward(self, x: ArrayT, *, xp: Namespace) -> ArrayT:
-        """As contractions take it, (n, c, *spatial): views, but for some of several batch axes."""
+        """x as contractions take it, (n, c, *spatial): a view, but several batch axes may take a copy."""
         batch, channels, _ = self
         if channels != len(batch):
             rest = [axis for axis in range(x.ndim) if axis != channels]
@@ -61,7 +61,7 @@ class Layout(NamedTuple):
         return xp.reshape(x, (math.prod(batch), *x.shape[len(batch) :]))
 
     def outward(self, x: ArrayT, *, xp: Namespace) -> ArrayT:
-        """The way back."""
+        """x, which is (n, c, *spatial), as the caller has it."""
         batch, channels, _ = self
         if len(batch) != 1:
             x = xp.reshape(x, (*batch, *x.shape[1:]))

@@ -1,4 +1,4 @@
-"""Floor 0: the one place that knows array libraries, and the only importer of array-api-compat and -extra.
+"""The one file that knows the array libraries. Only `_arrays` imports array-api-compat and array-api-extra.
 
 `agree` finds the namespace of a call's arrays. The rest are doors: what the standard lacks or leaves slow in one
 library, each with a portable way that every library can take.
@@ -88,7 +88,7 @@ S = TypeVar("S")
 
 
 def agree(*, bias: object = None, **arrays: object) -> Namespace:
-    """The namespace that all arguments share, or a sentence about the first that does not fit; a bias may be None."""
+    """The namespace that all arguments share, or an error about the first that does not fit; a bias may be None."""
     if bias is not None:
         arrays["bias"] = bias
     first: Any
@@ -114,7 +114,7 @@ def library(name: str, array: Any) -> Namespace:
 
 
 def _kind(name: str, array: Any) -> tuple[Any, str, Any]:
-    """An array's namespace, the name of its library and its device, or a sentence; of dask's chunks the latter two."""
+    """An array's namespace, the name of its library and its device, or an error; of dask's chunks the latter two."""
     if is_dask_array(array):
         if any(size != size for size in cast(Any, array).shape):
             raise ValueError(f"{name} must have chunks of known sizes: got shape {cast(Any, array).shape}")
@@ -152,7 +152,7 @@ def is_supported(xp: Any, dtype: Any) -> bool:
 
 
 def lacking(x: Any, *, xp: Any) -> frozenset[str]:
-    """The names of those of float64, complex128, int64 and uint64 that there are not where x lies."""
+    """Which of float64, complex128, int64 and uint64 do not exist on the device of x: their names."""
     if isinstance(x, np.ndarray):
         return _NONE
     place = None if is_dask_namespace(xp) else device(x)  # x may be a chunk's kind of array beside dask's
@@ -175,12 +175,12 @@ def has(xp: Any, dtype: Any, lacks: frozenset[str]) -> bool:
 
 
 def as_dtype(xp: Any, dtype: Any) -> Any:
-    """The dtype as arrays have it, of what a user gave; NumPy's, which others have too, have other names as well."""
+    """What a user gave, as a dtype that arrays have: NumPy's dtypes, which others use too, have several names."""
     return np.dtype(dtype) if isinstance(xp.empty(0).dtype, np.dtype) else dtype
 
 
 def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
-    """What makes a library's array of a NumPy array; without a dtype, in the library's default for real numbers."""
+    """A function from NumPy's arrays to a library's; without a dtype, to the library's default for real numbers."""
     if not hasattr(xp, "empty"):
         raise TypeError(f"xp must be an array library that speaks the Array API: got {xp!r}")
     xp = array_api_compat.array_namespace(xp.empty(0))
@@ -231,7 +231,7 @@ def _numpy(x: Any) -> Any:
 
 
 def device(x: Any) -> Any:
-    """Where x lies: NumPy's arrays are not asked, which takes longer than making one."""
+    """The device of x. NumPy's arrays are not asked: asking takes longer than making an array."""
     return "cpu" if isinstance(x, np.ndarray) else array_api_compat.device(x)
 
 
@@ -285,7 +285,7 @@ def constant(make: Callable[..., Any], *sizes: Any, like: ArrayT, xp: Namespace)
     """A NumPy array that depends on sizes alone, made by `make(*sizes)`, in the library and dtype of another array.
 
     Copied to a device once, and kept there: for each device, and for each stream of work on it, since what one stream
-    copies another may not wait for. Not kept where arrays may be those of a trace, which end with it.
+    copies another may not wait for. Not kept where arrays may belong to a trace, and end with it.
     """
     place = _stream(like)
     key = make, sizes, str(like.dtype), place
@@ -318,7 +318,7 @@ def _stream(x: Any) -> tuple[object, ...] | None:
 
 
 def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
-    """`out` with `block` written at `where`; in place where the library can, so only for arrays of our own."""
+    """`out` with `block` written at `where`; in place where the library can, so never for an array of the caller's."""
     block = convert(block, out.dtype, xp=xp)
     if _is_writable(out):
         out[where] = block  # type: ignore[index]
@@ -327,7 +327,7 @@ def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) ->
 
 
 def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
-    """`out` with `block` added at `where`; in place where the library can, so only for arrays of our own."""
+    """`out` with `block` added at `where`; in place where the library can, so never for an array of the caller's."""
     block = convert(block, out.dtype, xp=xp)
     if _is_writable(out):
         part = out[where]
@@ -342,7 +342,7 @@ def _is_writable(out: object) -> bool:
 
 
 def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
-    """x in another dtype; what are integers in floating point wrap around as integers do."""
+    """x in another dtype; integers that floating point holds wrap around as integers do."""
     if x.dtype == dtype:
         return x
     if is_kind(cast(Any, xp), x.dtype, "real floating") and is_kind(cast(Any, xp), dtype, "integral"):
@@ -351,7 +351,7 @@ def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
 
 
 def flip(x: ArrayT, axes: Sequence[int], *, xp: Namespace) -> ArrayT:
-    """x turned around, in memory of its own, which BLAS can walk.
+    """x in reverse order along the axes, in memory of its own, without negative strides, which BLAS cannot read.
 
     Elsewhere than on NumPy by indices: under `jit`, JAX's own way can end the process (an error of XLA's), and torch
     has none for unsigned integers of more than 8 bits.
@@ -377,7 +377,7 @@ def real_parts(x: ArrayT, *, xp: Namespace) -> tuple[ArrayT, ArrayT | None]:
 
 
 def complex_of(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
-    """The complex numbers of such parts."""
+    """Complex numbers from their real and imaginary parts."""
     if isinstance(real, np.ndarray) or is_cupy_array(real):
         z: Any = xp.empty(real.shape, dtype=dtype, device=device(real))
         z.real, z.imag = real, imaginary
@@ -404,7 +404,7 @@ def complex_of_sum(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace
 def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     """(g, ..., m, k) times (g, ..., k, n), each shape in the way that is fast everywhere.
 
-    With one k it is an outer product, for which NumPy's matmul has no BLAS. One group is a product of matrices, which
+    With k = 1 it is an outer product, for which NumPy's matmul has no BLAS. One group is a product of matrices, which
     CuPy makes without copying its operands.
     """
     if a.shape[-1] == 1:
@@ -509,15 +509,15 @@ def _scipy_fft() -> Any:
 
 
 def is_finite(x: ArrayT, *, xp: Namespace) -> bool:
-    """Whether x is seen to hold no NaN and no infinity: then its sum is neither, but if that should overflow.
+    """Whether x has no NaN and no infinity, which its sum shows; a sum that overflows counts as not finite.
 
-    Where to look means to wait, or a trace, nobody looks.
+    Returns True unchecked where reading the value would synchronise a device or break a trace.
     """
     return not can_look(x) or bool(xp.isfinite(xp.sum(x)))
 
 
 def quietly(spreads: bool) -> AbstractContextManager[object]:
-    """Without NumPy's warnings of overflow and invalid values, where these may be of our making."""
+    """Turns off NumPy's warnings of overflow and invalid values, where an algorithm itself may cause them."""
     return np.errstate(all="ignore") if spreads else _LOUDLY
 
 
@@ -525,7 +525,7 @@ _LOUDLY: AbstractContextManager[object] = nullcontext()
 
 
 def can_look(x: ArrayT) -> bool:
-    """Whether the values of x are at hand: not on a device that works on its own, not in a trace or a lazy graph."""
+    """Whether the values of x can be read without waiting: not on a GPU, in a trace or in a lazy graph."""
     if isinstance(x, np.ndarray):
         return True
     if is_torch_array(x):
@@ -536,25 +536,25 @@ def can_look(x: ArrayT) -> bool:
 
 
 def is_whole(x: Any) -> bool:
-    """Whether one of torch's tensors has values: what stands for one while torch compiles is of a type of its own."""
+    """Whether a tensor of torch has values: its stand-in, while torch compiles, has a type of its own."""
     torch: Any = array_api_compat.array_namespace(x)
     return type(x) in (torch.Tensor, torch.nn.Parameter)
 
 
 def block_bytes(x: ArrayT, workspace: int) -> int:
-    """How many bytes a part had best take."""
+    """How many bytes a part should take to be fast."""
     if isinstance(x, np.ndarray):
         return min(2**23, workspace // 8)
     return min(2**22, workspace // 4) if "cpu" in str(device(x)).lower() else workspace // 2
 
 
 def most_parts(x: ArrayT) -> int:
-    """How many parts to make about, at most: in a trace of JAX's each has to be compiled."""
+    """About how many parts to make at most: in a trace of JAX each of them is compiled."""
     return 32 if not isinstance(x, np.ndarray) and device(x) is None else 2**62
 
 
 def comparable(x: ArrayT) -> ArrayT | None:
-    """A copy of x to compare it with later; None where comparing means to wait for a device, or a trace."""
+    """A copy of x to compare it with later; None where comparing would wait for a device or break a trace."""
     return cast(ArrayT, x.copy()) if isinstance(x, np.ndarray) else None
 
 
@@ -566,14 +566,14 @@ def known_equal(copy: ArrayT | None, x: ArrayT) -> bool:
 
 
 def chunked_like(x: ArrayT, like: ArrayT | None) -> ArrayT:
-    """One of dask's arrays in the chunks of another, if that is one."""
+    """A dask array in the chunks of `like`, if that is a dask array, too."""
     if not is_dask_array(like):
         return x
     return cast(ArrayT, cast(Any, x).rechunk(cast(Any, like).chunks))
 
 
 def item_bytes(dtype: Any) -> int:
-    """How many bytes one number takes; the most that is common where the library does not say."""
+    """How many bytes one number takes; 16, the most that is common, where the library does not say."""
     return int(getattr(dtype, "itemsize", 16))
 
 
@@ -591,10 +591,10 @@ def side_by_side(
     *,
     xp: Namespace,
 ) -> ArrayT:
-    """`out` after each item's work, which says where it belongs and what it is, has been written there.
+    """`out` after all work is done: the work on an item returns a block and where it belongs, and `write` writes it.
 
-    On several threads where these are NumPy's: other libraries use all cores, or the whole device, by themselves. No
-    threads are the caller's own, with BLAS as it is.
+    On several threads for NumPy's arrays: other libraries use all cores, or the whole device, by themselves. With
+    `threads` 0 the calling thread does it alone, and BLAS uses its own threads.
     """
     if isinstance(out, np.ndarray) and threads:
         run_all(lambda item: write(out, *work(item), xp=xp), items, threads)

@@ -1,8 +1,8 @@
-"""Floor 1: padding, and its exact adjoint.
+"""Padding, and its exact adjoint.
 
 Only the parts of a convolution are padded, never a whole input. A part reads what it needs (`Axis.part`), so `pad`
 never meets negative padding: cropping has already happened where the part was cut. A border of other modes than zeros
-is put around by an `Operand`, when a part of it is read.
+is added by an `Operand`, when a part of it is read.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def pad(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
 
 
 def pad_adjoint(padded: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-    """(n, c, *padded) -> (n, c, *size): what stands on the zeros touches no input, so it is dropped.
+    """(n, c, *padded) -> (n, c, *size): the gradient of the zeros belongs to no input, so it is dropped.
 
-    Negative padding has cropped inputs that no window reads: zeros.
+    No window reads the inputs that negative padding has cropped, so their gradient is zero.
     """
     kept = padded[_inner(geometry)]
     if all(min(axis.lo, axis.hi) >= 0 for axis in geometry.axes):
@@ -89,20 +89,20 @@ def border(x: ArrayT, where: tuple[slice, ...], runs: Runs, *, xp: Namespace) ->
 
 
 def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) -> tuple[tuple[slice, ...], ArrayT]:
-    """Which inputs a piece of the border, (n, c, *places), repeats; and what it is to them."""
+    """Which inputs a piece of the border, (n, c, *places), repeats; and what it adds to their gradient."""
     where = [slice(None), slice(None)]
     for i, run in enumerate(runs, 2):
         where.append(slice(None) if run is None else run.inputs)
         if run is not None and run.step == -1:
             piece = flip(piece, (i,), xp=xp)
         elif run is not None and run.step == 0:
-            dtype = piece.dtype if "int64" in lacking(piece, xp=xp) else None  # what integers are summed in
+            dtype = piece.dtype if "int64" in lacking(piece, xp=xp) else None  # to sum integers in
             piece = convert(xp.sum(piece, axis=i, keepdims=True, dtype=dtype), piece.dtype, xp=xp)
     return tuple(where), piece
 
 
 def pieces_of(runs: Sequence[Run], at: slice) -> list[Run]:
-    """The runs, as far as they lie there."""
+    """Those parts of the runs that lie within `at`."""
     pieces = []
     for places, inputs, step in runs:
         start, stop = max(places.start, at.start), min(places.stop, at.stop)
@@ -115,7 +115,7 @@ def pieces_of(runs: Sequence[Run], at: slice) -> list[Run]:
 
 
 def repeated(x: ArrayT, axis: int, run: Run, origin: int, *, xp: Namespace) -> ArrayT:
-    """A run's inputs at its places; x begins at the origin."""
+    """The inputs of a run, as they stand at its places; x begins with the input `origin`."""
     where = (*(slice(None),) * axis, slice(run.inputs.start - origin, run.inputs.stop - origin))
     x = x[(*where, ...)]
     if run.step == 0:

@@ -1,8 +1,8 @@
-"""Floor 0: blocks of work on several threads, each with a BLAS of one thread.
+"""Blocks of work on several threads, each with a BLAS of one thread.
 
-A block copies and multiplies. BLAS has threads of its own, but copies have not; whole blocks side by side keep all
-cores at both. Whoever calls works too, so a call is never worse off for having helpers that are busy elsewhere: with
-other calls of the same process, or never started.
+A block copies and multiplies. BLAS has threads of its own, but copying has none; with whole blocks on several threads
+all cores do both. The calling thread works too, so a call goes on even where all helpers are busy with other calls, or
+could not be started.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ S = TypeVar("S")
 
 
 def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:
-    """The work on every item. The first exception stops what has not begun, and is raised here."""
+    """Do the work on every item. After an exception no further item is begun; the first exception is raised here."""
     queue, end, turn = iter(items), object(), threading.Condition()
     helping, closed = 0, False
     errors: list[BaseException] = []
@@ -32,7 +32,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
     def toil() -> None:
         with _one_own_blas_thread():
             while True:
-                with turn:  # items are made in turn, too
+                with turn:  # one thread at a time makes the next item
                     item: Any = end if closed else next(queue, end)
                 if item is end:
                     return
@@ -41,7 +41,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
     def help_out() -> None:
         nonlocal helping, closed
         with turn:
-            if closed:  # come too late, when the result may be in other hands
+            if closed:  # too late: the call may have returned its result
                 return
             helping += 1
         try:
@@ -64,7 +64,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
         finally:
             with turn:
                 closed = True
-                while helping:  # they write to what nobody may have before they are done
+                while helping:  # they still write to the result
                     try:
                         turn.wait()
                     except KeyboardInterrupt as interrupt:
@@ -75,14 +75,14 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """For one of many threads that are somebody else's: BLAS starts none of its own."""
+    """For a call on one of several threads of a scheduler, such as dask's: BLAS starts no threads of its own."""
     with _one_blas_thread(), _one_own_blas_thread():
         yield
 
 
 @lru_cache(maxsize=1)
 def _helpers() -> ThreadPoolExecutor:
-    """Threads start when they are first needed, and then wait for more."""
+    """The helping threads: they start when they are first needed, and then wait for more work."""
     return ThreadPoolExecutor(max(32, 4 * (os.cpu_count() or 1)), thread_name_prefix="xpconv")
 
 
@@ -100,7 +100,7 @@ _limit = _Limit()
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """The number of BLAS's threads belongs to the process: the first call in sets it, the last one out restores it."""
+    """The number of BLAS's threads belongs to the process: the first call that enters sets it, the last restores it."""
     limit = _limit
     with limit.lock:
         if not limit.holders:
@@ -117,7 +117,7 @@ def _one_blas_thread() -> Iterator[None]:
 
 @contextmanager
 def _one_own_blas_thread() -> Iterator[None]:
-    """Over OpenMP it belongs to each thread that calls."""
+    """With OpenMP, the number of BLAS's threads belongs to each thread that calls."""
     before = _hold(own=True)
     try:
         yield
@@ -132,7 +132,7 @@ def _blas() -> list[Any]:
 
 
 def _hold(own: bool) -> list[tuple[Any, int]]:
-    """Set those libraries to one thread, and say what they had."""
+    """Set those libraries to one thread, and return how many they had."""
     libraries = [one for one in _blas() if (getattr(one, "threading_layer", None) == "openmp") is own]
     before = [(library, library.get_num_threads()) for library in libraries]
     _restore([(library, 1) for library in libraries])
@@ -149,7 +149,7 @@ def _restore(numbers: list[tuple[Any, int]]) -> None:
 
 
 def _after_fork() -> None:
-    """A forked child has none of its parent's threads: no helpers, and nobody who would restore BLAS."""
+    """A forked child has none of its parent's threads: no helpers, and none that would restore BLAS."""
     global _limit
     _helpers.cache_clear()
     if _limit.holders:

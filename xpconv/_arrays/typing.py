@@ -1,4 +1,4 @@
-"""Floor 0: what xpconv asks of an array, and of the library that it comes from."""
+"""What xpconv needs of an array, and of the library that it comes from."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Floor 2: windows (im2col) and their adjoint, the fold (col2im).
+"""Windows (im2col) and their adjoint, the fold (col2im).
 
 Without a view both go axis by axis: a window of many axes is a window along one, then along the next. So a kernel of
-k taps on each of d axes takes d*k slices, not k**d; where k is large, the root of it or less. Libraries that compile
-take their time for each slice.
+k taps on each of d axes takes d*k slices, not k**d, and far fewer where k is large. In libraries that compile, each
+slice costs time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .typing import ArrayT, Namespace
 
 __all__ = ["fold", "row_windows", "windows"]
 
-FEW = 15  # so many slices are faster than what there is instead; or four times as many, where they have no gaps
+FEW = 15  # up to so many slices are faster than the alternative; four times as many, if they have no gaps
 
 
 def windows(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-    """(n, c, *padded) -> (n, c, *kernel, *out): each tap's value at each position; a view where there are such."""
+    """(n, c, *padded) -> (n, c, *kernel, *out): each tap's value at each position; a view if the library has them."""
     places, along, steps = _view(geometry)
     view = strided_view(x, (*x.shape[:2], *places), along, steps)
     return windows_by_slices(x, geometry, xp=xp) if view is None else view
@@ -51,7 +51,7 @@ def windows_by_slices(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT
 
 def _gathered(x: ArrayT, axis: Axis, along: int, *, xp: Namespace) -> ArrayT:
     """(..., padded, ...) -> (..., kernel, out, ...)."""
-    # Not made by NumPy: a compiler would carry all of them along.
+    # Not made by NumPy: a compiler would store all of them as constants.
     taps, outs = (
         xp.arange(0, count * step, step, dtype=xp.int32, device=device(x))
         for count, step in ((axis.kernel, axis.dilation), (axis.out, axis.stride))
@@ -108,7 +108,7 @@ def _pieces(axis: Axis, count: int, step: int, stride: int) -> int:
 def _added(pieces: ArrayT, along: int, step: int, stride: int, size: int, *, xp: Namespace) -> ArrayT:
     """(..., n, m, ...) -> (..., size, ...): entry j of piece i is added at place `step * i + stride * j`.
 
-    Of many pieces, i = q*k + r, those of one r are added first: all r side by side, piece q by piece q.
+    Of many pieces, i = q*k + r, those of one r are added first: for all r at the same time, one q after the other.
     """
     n, m = pieces.shape[along : along + 2]
     head, tail = pieces.shape[:along], pieces.shape[along + 2 :]

@@ -7,8 +7,8 @@ does not have is summed, in a tree of fixed order:
     dx  by samples, inputs and their own positions,   summed over blocks of the outputs
     dw  by outputs and inputs,                        summed over blocks of the samples and positions
 
-A block of y reads more of x than lies at its place, a block of dx more of dy: its slab. Slabs are cut axis after axis,
-so that no corner is fetched from a neighbour of its own.
+A block of y reads more of x than lies at its place, a block of dx more of dy: its slab. Slabs are cut along one axis
+after the other, so that no chunk has to be fetched only for a corner of a slab.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Chunks = Sequence[Sequence[int]]
 
 
 class Piece(NamedTuple):
-    """What a block reads along one axis, and the axis of that."""
+    """What one convolution of a block reads along one axis, and the axis of that convolution."""
 
     read: slice  # of its slab
     axis: Axis
@@ -66,7 +66,7 @@ class Slab(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """The blocks of all three arrays."""
+    """The lengths of the blocks of all three arrays."""
 
     samples: Sequence[int]
     outputs: Sequence[int]
@@ -75,14 +75,14 @@ class Blocks(NamedTuple):
 
 
 def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any) -> Any:
-    """What fills the problem's slot, lazily; y and dx in the chunks of one like it, or where an operand's lead."""
+    """What fills the slot, lazily; y and dx in the chunks of `like`, or in those that follow from an operand's."""
     a, b = arranged(problem, as_chunks(a), as_chunks(b), xp=xp)
     chunks = problem.layout.inward(like, xp=xp).chunks if is_dask_array(like) else None
     slot, compute, task_xp = problem.slot, problem.compute_dtype(bias, xp=xp), library("x", a._meta)
     for step in problem.convolution.decompose(slot) if current().method != "auto" else ():
         ways(
             Task(slot, step.geometry, problem.dtype), a._meta, compute, xp=task_xp
-        )  # one that cannot do it says so now
+        )  # a method that cannot do it raises its error now
     # To be rounded once, after the sum.
     wide = problem.dtype
     if is_floating(wide, xp=xp) and not problem.dtypes.mixed:
@@ -98,14 +98,14 @@ def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any)
 
 
 def only_bias(problem: Problem, bias: Any, like: Any, *, xp: Any) -> Any:
-    """y, where there is nothing else to add up."""
+    """y where only the bias contributes to it; zeros without a bias."""
     shape = problem.convolution.shape(problem.slot)
     zeros = da.zeros(shape, dtype=problem.dtype, meta=_meta(as_chunks(like), len(shape), problem.dtype))
     return problem.layout.outward(_biased(zeros, bias, xp=xp), xp=xp)
 
 
 def _biased(out: Any, bias: Any, *, xp: Any) -> Any:
-    """With a bias, in the same chunks."""
+    """The result with the bias added, in the same chunks."""
     if bias is None:
         return out
     bias = convert(as_chunks(bias), out.dtype, xp=xp).rechunk((out.chunks[1],))
@@ -113,20 +113,20 @@ def _biased(out: Any, bias: Any, *, xp: Any) -> Any:
 
 
 def as_chunks(x: Any) -> Any:
-    """One of dask's arrays; of another library's, in one chunk.
+    """x as a dask array; one of another library in one chunk.
 
-    dask names an array by its values, which would have to be copied from a GPU to the host: such a name is random.
+    dask names an array by its values. They would have to be copied from a GPU to the host: there the name is random.
     """
     return x if isinstance(x, da.Array) else da.from_array(x, chunks=-1, name=None if can_look(x) else False)
 
 
 def by_channels(work: Any, x: Any, whole: int) -> Any:
-    """What is made of each channel, or of each group of rows, by itself; the last `whole` axes in one chunk."""
+    """`work(x)`, if each channel or group of rows is worked on by itself; the last `whole` axes come in one chunk."""
     last = x.ndim - whole - 1
     if any(size != size for size in x.shape[last:]):
         raise ValueError(f"x must have chunks of known sizes: got shape {x.shape}")
     none = _meta(x, 1, x.dtype).reshape((0, *x.shape[last:]))
-    like = _alone(work, none)  # of no samples: its shape, or what is wrong
+    like = _alone(work, none)  # without samples: it shows the shape, or raises the error
     rows, made = x.shape[last], like.shape[1]
     x = x.rechunk(dict.fromkeys(range(last + 1, x.ndim), -1))
     if any(n * made % max(rows, 1) for n in x.chunks[last]):
@@ -149,12 +149,12 @@ def _alone(work: Any, x: Any) -> Any:
 
 
 def _summed(problem: Problem, operands: dict[str, Any], chunks: Chunks | None) -> Any:
-    """Block by block, with an axis in front for each that is summed over; then the sums."""
+    """What fills the slot, block by block, with an axis in front for each that is summed over; then the sums."""
     slot, convolution, ndim = problem.slot, problem.convolution, len(problem.convolution.rows)
     geometry, chosen = convolution.geometry, current()
     blocks = _blocks(slot, convolution, operands, chunks)
     samples, outputs, inputs, positions = blocks
-    jointly = geometry.groups > 1 or len(outputs) == len(inputs) == 1  # one number for blocks of both channels
+    jointly = geometry.groups > 1 or len(outputs) == len(inputs) == 1  # blocks of both channels share one number
     of_weights = (outputs, inputs if geometry.groups == 1 else (geometry.inputs,), *((k,) for k in geometry.kernel))
     sizes = {"y": (samples, outputs, *positions), "x": (samples, inputs, *positions), "w": of_weights}
     for name, one in operands.items():
@@ -182,7 +182,7 @@ def _summed(problem: Problem, operands: dict[str, Any], chunks: Chunks | None) -
 
 
 def _blocks(slot: str, convolution: Convolution, operands: dict[str, Any], chunks: Chunks | None) -> Blocks:
-    """What blocks to make: in chunks that are asked for, or in the operands'."""
+    """The blocks to compute: by the chunks that are asked for, or by those of the operands."""
     geometry = convolution.geometry
     known = {name: one.chunks for name, one in operands.items()} | ({slot: chunks} if chunks else {})
     samples = next(known[name][0] for name in (slot, "x", "y") if name in known and name != "w")
@@ -261,14 +261,14 @@ def _joined(parts: Sequence[Any], axis: int) -> Any:
 
 
 def _meta(like: Any, ndim: int, dtype: Any) -> Any:
-    """What chunks of the result are arrays of."""
+    """An empty array like the chunks of the result, of the same library and dtype."""
     xp = library("x", like._meta)
     with on_device_of(like._meta):
         return xp.empty((0,) * ndim, dtype=dtype, device=device(like._meta))
 
 
 def _block(a: Any, b: Any, *, problem: Problem, chosen: Options, slabs: Sequence[Slab], depth: int) -> Any:
-    """One block of the slot from blocks of the others; it is one part, but for what a border adds to dx."""
+    """One block of the slot from blocks of the other two: one convolution, or several where a border adds to dx."""
     slot, xp, whole = problem.slot, library("x", a), problem.convolution.geometry
     outputs, inputs = (a.shape[1], b.shape[1]) if slot == "w" else b.shape[:2]
     groups, outputs, inputs = (

@@ -16,7 +16,7 @@ __all__ = ["bias_grad", "dispatch", "only_bias"]
 
 
 def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = None, *, xp: Namespace) -> Any:
-    """What fills the problem's slot; dask's results have the chunks of one like them."""
+    """What fills the slot of the problem. A dask result is rechunked like `like`."""
     if is_torch_namespace(xp):
         from .torch import solve  # it imports torch
 
@@ -29,7 +29,7 @@ def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = Non
 
 
 def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
-    """dbias, which all engines make alike."""
+    """dbias, which all engines compute in the same way."""
     if is_dask_namespace(xp):
         from .dask import as_chunks
 
@@ -38,7 +38,7 @@ def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
 
 
 def only_bias(problem: Problem, bias: Any, like: Any, *, xp: Namespace) -> Any:
-    """y, where there is nothing else to add up."""
+    """y where only the bias contributes to it; zeros without a bias."""
     if is_dask_namespace(xp):
         from .dask import only_bias as lazily
 

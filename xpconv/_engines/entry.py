@@ -1,4 +1,4 @@
-"""How a public function is entered: its parameters by name, on the device of its arrays, one step to a compiler."""
+"""Decorators of public functions: parameters by name, the device of the arrays, one step for torch's compiler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def spelled(function: F) -> F:
-    """A public function, with the parameters by name where it shows how it is called, instead of `**parameters`."""
+    """A public function whose signature shows the parameters by name instead of `**parameters`."""
     function = public(function)
     signature = inspect.signature(function)
     named = [
@@ -34,8 +34,8 @@ def spelled(function: F) -> F:
 def public(function: F) -> F:
     """A function that runs on the device where its arrays lie, and that torch's compiler takes as one step.
 
-    The compiler cannot look through what is remembered from call to call, and has to be told before it comes to the
-    function itself.
+    The compiler cannot trace what is remembered from call to call, so it must learn this before it reaches the function
+    itself.
     """
     PUBLIC.append(function)
 

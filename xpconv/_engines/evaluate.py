@@ -1,7 +1,7 @@
 """A problem, solved at once: layout in, each step of the convolution contracted, layout out.
 
-Whatever the padding mode, the dilation of the input and the kinds of numbers, all comes down to contractions over
-geometries that are padded with zeros, of numbers of one kind. T is linear in each slot, so it is taken apart.
+T is linear in each slot, so it can be split into sums that are easier to compute. In this way every padding mode, every
+input dilation, and real numbers with complex ones come down to contractions of one kind of numbers, padded with zeros.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def evaluate(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *,
 
 
 def arranged(problem: Problem, a: ArrayT, b: Any, *, xp: Namespace) -> tuple[ArrayT, Any]:
-    """The operands as the form has them: (n, c, *spatial), a weight with its taps turned around if it is flipped."""
+    """The operands as they stand in T: arrays as (n, c, *spatial), a weight with its taps reversed if `flip` is set."""
     a = problem.layout.inward(a, xp=xp)
     if problem.name == "w":
         b = problem.layout.inward(b, xp=xp)
@@ -61,14 +61,14 @@ def _flipped(w: ArrayT, *, xp: Namespace) -> ArrayT:
 
 
 def fill(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *, xp: Namespace) -> ArrayT:
-    """The slot of the form from arranged operands."""
+    """What fills the slot of T, from arranged operands."""
     if problem.dtypes.mixed:
         mixed: ArrayT = _by_real_parts(problem, a, b.array if isinstance(b, Weight) else b, bias, xp=xp)
         return mixed
     slot, compute, conjugated = problem.slot, problem.compute_dtype(bias, xp=xp), problem.conjugated
 
     def operand(name: str, array: ArrayT, place: int) -> ArrayT:
-        """The array, or what reads it: with its border, conjugated, in the dtype to compute in."""
+        """The array, or an `Operand` that reads it with its border, conjugated, or in the dtype to compute in."""
         border = problem.convolution.border if name == "x" else None
         conjugate = conjugated == place and is_complex(array.dtype, xp=xp)
         if border is None and not conjugate and array.dtype == compute:
@@ -98,7 +98,7 @@ def _fill_y(problem: Problem, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None,
 
 
 def _fill_x(problem: Problem, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
-    """dx from dy[outputs] and w[taps]; the gradient of a border is added to the inputs that stand there."""
+    """dx from dy[outputs] and w[taps]; the gradient of a border is added to the inputs that it repeats."""
     convolution = problem.convolution
     steps, shape = convolution.decompose("x"), convolution.shape("x")
     held = accumulating(xp, problem.dtype, w.array.dtype) if len(steps) != 1 else problem.dtype
@@ -116,7 +116,7 @@ def _fill_x(problem: Problem, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None
 
 
 def _input_piece(problem: Problem, step: Step, dy: ArrayT, w: Weight[ArrayT], held: Any, *, xp: Namespace) -> Any:
-    """Where the gradient of a step belongs, and what it is there."""
+    """Where the gradient of a step belongs, and that gradient."""
     piece = contract(_task(problem, step, held), _view(problem, step, dy), w.at(step.taps), None, xp=xp)
     return ((...,), piece) if step.runs is None else border_adjoint(piece, step.runs, xp=xp)
 
@@ -135,7 +135,7 @@ def _fill_w(problem: Problem, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT
 
 
 def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
-    """Some are real and some complex: through their real parts, without what there is not, or is not asked for.
+    """Real numbers with complex ones: computed from those real and imaginary parts that exist and are needed.
 
     (ar + i ai) (br + i bi) = (ar br - ai bi) + i (ai br + ar bi)
     """
@@ -146,7 +146,7 @@ def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, 
         both = fill(real, ai, bi, xp=xp)
         y = xp.subtract(y, both) if conjugated is None else xp.add(y, both)
     if is_complex(dtype, xp=xp):
-        # Only one of the two is complex: where both are, so is the result, or it is the gradient of a real one.
+        # Only one operand is complex here: if both are, nothing is mixed, or the result is the gradient of a real one.
         imaginary = fill(real, ar, bi, xp=xp) if ai is None else fill(real, ai, br, xp=xp)
         if conjugated == (0 if bi is None else 1):
             imaginary = xp.negative(imaginary)
@@ -169,7 +169,7 @@ def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
 
 
 def only_bias(problem: Problem, bias: ArrayT | None, like: ArrayT, *, xp: Namespace) -> ArrayT:
-    """y, where there is nothing else to add up."""
+    """y where only the bias contributes to it; zeros without a bias."""
     y = nothing_but(bias, problem.convolution.shape(problem.slot), like, problem.dtype, xp=xp)
     return problem.layout.outward(y, xp=xp)
 
@@ -179,12 +179,12 @@ def _task(problem: Problem, step: Step, dtype: Any = None) -> Task:
 
 
 def _tapped(w: Weight[ArrayT], step: Step) -> Weight[ArrayT]:
-    """All taps of the weight as it is, and what it remembers; some of them as another."""
+    """The weight itself, with what it remembers, for a step with all taps; else a weight of the taps of the step."""
     return w if step.geometry.kernel == tuple(w.array.shape[2:]) else w.at(step.taps)
 
 
 def _view(problem: Problem, step: Step, a: ArrayT) -> ArrayT:
-    """The outputs of a step; of what reads an array, which converts only what is read."""
+    """The outputs of a step, as a view. An `Operand` stays one, and converts only what is read."""
     if step.geometry.out == problem.convolution.geometry.out:
         return a
     if isinstance(a, Operand):

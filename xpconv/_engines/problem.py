@@ -1,4 +1,4 @@
-"""What is asked for, all but the arrays: it is made once for all calls alike, and handed on whole."""
+"""A call without its arrays: made once for all calls of the same kind, remembered, and handed on whole."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .._spec.parameters import ConvParameters, Parameters, canonical
 
 __all__ = ["Problem", "Transposed", "spatial_axes"]
 
-Transposed: TypeAlias = tuple[PerAxis, PerAxis | None] | None  # output padding and output size; None: it is not
+Transposed: TypeAlias = tuple[PerAxis, PerAxis | None] | None  # output padding and output size; None: not transposed
 
-# Which slots of the form the caller's y and x are. The transposed convolution is the form with these two exchanged.
+# Which slots of T the caller's y and x stand in. The transposed convolution is the same sum with these two exchanged.
 FORWARD, TRANSPOSED = ("y", "x"), ("x", "y")
 
 
@@ -28,7 +28,7 @@ class Problem:
     """Fill one slot of a convolution from the other two."""
 
     name: str  # the slot, as the caller names it: "y" from x and w, "x" from dy and w, or "w" from dy and x
-    slots: tuple[str, str]  # those of the form that the caller's y and x are
+    slots: tuple[str, str]  # those of T that the caller's y and x stand in
     convolution: Convolution
     layout: Layout
     flip: bool
@@ -37,7 +37,7 @@ class Problem:
 
     @classmethod
     def of(cls, x: Any, weight: Any, params: Mapping[str, Any], transposed: Transposed, *, xp: Namespace) -> Problem:
-        """For an input and a weight: the problem of y."""
+        """The problem of y, for an input and a weight."""
         facts = lacking(x, xp=xp), x.shape, weight.shape, x.dtype, weight.dtype
         return _remembered(_of, params, transposed, xp, *facts)
 
@@ -45,7 +45,7 @@ class Problem:
     def of_input_grad(
         cls, dy: Any, weight: Any, input_size: PerAxis, params: Mapping[str, Any], *, xp: Namespace
     ) -> Problem:
-        """For the gradient of the input alone, with its size instead of it."""
+        """The problem of dx, with the size of the input instead of the input."""
         facts = lacking(dy, xp=xp), dy.shape, weight.shape, dy.dtype, weight.dtype
         return _remembered(_of_input_grad, params, (input_size,), xp, *facts)
 
@@ -53,12 +53,12 @@ class Problem:
     def of_weight_grad(
         cls, dy: Any, x: Any, kernel_size: Sequence[int], params: Mapping[str, Any], *, xp: Namespace
     ) -> Problem:
-        """For the gradient of the weight alone, with the kernel's size instead of it."""
+        """The problem of dw, with the size of the kernel instead of the weight."""
         facts = lacking(dy, xp=xp), dy.shape, x.shape, dy.dtype, x.dtype
         return _remembered(_of_weight_grad, params, (kernel_size,), xp, *facts)
 
     def with_slot(self, name: str) -> Problem:
-        """The same of another slot: a derivative of a slot is another slot."""
+        """The same problem with another slot to fill: a derivative of a slot is another slot."""
         if name not in self._with_slot:
             self._with_slot[name] = replace(self, name=name, dtype=getattr(self.dtypes, name))
         return self._with_slot[name]
@@ -68,15 +68,15 @@ class Problem:
         return {self.name: self} if self.dtype == getattr(self.dtypes, self.name) else {}
 
     def with_dtype(self, dtype: Any) -> Problem:
-        """The same with the result in another dtype."""
+        """The same problem with the result in another dtype."""
         return replace(self, dtype=dtype)
 
     def on(self, convolution: Convolution) -> Problem:
-        """The same of a part of the convolution."""
+        """The same problem over another convolution, such as a part of it."""
         return replace(self, convolution=convolution)
 
     def mapped(self, axis: str, times: int) -> Problem:
-        """The same for so many arrays at once, as "samples" on an axis in front, or as "groups" of the channels."""
+        """The same problem for `times` arrays at once: as "samples" on an axis in front, or as "groups" of channels."""
         convolution, layout = self.convolution, self.layout
         convolution = replace(convolution, **{axis: times * getattr(convolution, axis)})
         if axis == "samples":
@@ -87,28 +87,28 @@ class Problem:
 
     @cached_property
     def slot(self) -> str:
-        """The slot of the form."""
+        """The slot of T that is filled."""
         return dict(zip("yxw", (*self.slots, "w"), strict=True))[self.name]
 
     @cached_property
     def swapped(self) -> bool:
-        """Whether the caller's operands are those of the form in the other order: both may be x and y of the form."""
+        """Whether dy and x change places: in a transposed convolution they stand in the slots x and y of T."""
         return self.name == "w" and self.slots == TRANSPOSED
 
     @cached_property
     def conjugated(self) -> int | None:
-        """Which operand of the form is conjugated: a gradient's is the one that shares the caller's y with it."""
+        """Which operand, 0 or 1, is conjugated: in a gradient the one that is not dy; none for y."""
         return None if self.name == "y" else int(not self.swapped)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Of the result, as the caller has it."""
+        """The shape of the result, as the caller has it."""
         shape = self.convolution.shape(self.slot)
         return shape if self.slot == "w" else self.layout.outer(shape)
 
     @cached_property
     def out_channels(self) -> int:
-        """Of the caller's y, and so of a bias."""
+        """The number of channels of the caller's y, and so the length of a bias."""
         return self.convolution.shape(self.slots[0])[1]
 
     def compute_dtype(self, bias: Any = None, *, xp: Namespace) -> Any:
@@ -121,7 +121,7 @@ class Problem:
         return exact(xp, self.convolution.terms(self.slot), first, second, None if bias is None else bias.dtype)
 
     def of_real_parts(self, *, xp: Namespace) -> Problem:
-        """The same of the real parts of complex numbers: T is linear in each of them."""
+        """The same problem for real or imaginary parts of complex numbers: T is linear in each operand."""
         return replace(self, dtypes=self.dtypes._replace(mixed=False), dtype=real_dtype(self.dtype, xp=xp))
 
 
@@ -132,11 +132,11 @@ _problems: dict[Hashable, Problem] = {}
 
 
 def _remembered(make: Callable[..., Problem], params: Mapping[str, Any], sizes: Any, *facts: Any) -> Problem:
-    """What `make` made before of the same facts, however they were spelled; the oldest is forgotten first."""
+    """What `make` returned before for the same facts, in whatever form they come; the oldest is forgotten first."""
     try:
         key = make, *params, *map(canonical, params.values()), canonical(sizes), facts
         found = _problems.get(key)
-    except TypeError:  # something that cannot be a key, which `make` says something about or takes all the same
+    except TypeError:  # not every value can be a key; `make` takes it all the same, or raises an error
         return make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
     if found is None:
         found = make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)

@@ -1,7 +1,8 @@
-"""What torch is told of a contraction. Imports torch, and is imported when a tensor comes.
+"""A problem on torch's tape. This file imports torch, and is imported when a tensor comes.
 
-A tape of the operations that it is made of would keep all of its columns, and knows no vmap. So torch is told of a
-slot as a whole: T is linear in each operand, and each derivative of a slot, of any order, is another slot.
+If torch recorded the operations inside a contraction, its tape would keep all columns, and vmap would not work. So a
+slot is one operation on the tape: T is linear in each operand, and each derivative of a slot, of any order, is another
+slot.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(problem: Problem, a: Any, b: Any, bias: Any) -> Any:
-        if not is_whole(a):  # what stands for a tensor while torch compiles
+        if not is_whole(a):  # a stand-in for a tensor, while torch compiles
             return _step(_written(problem), a, b, bias)
         if a.is_meta:
             return a.new_empty(problem.shape, dtype=problem.dtype)
@@ -98,11 +99,11 @@ def solve(problem: Problem, a: Any, b: Any, bias: Any) -> Any:
 
 
 class Linear(torch.autograd.Function):  # type: ignore[misc]
-    """`there(x)` of a linear map whose adjoint is `back`; both take, and keep, one more axis in front."""
+    """`there(x)`, a linear map whose adjoint is `back`; both take one more axis in front, and keep it."""
 
     @staticmethod
     def forward(there: Callable[[Any], Any], back: Callable[[Any], Any], x: Any) -> Any:  # noqa: ARG004
-        return _own(there(x.detach()))  # `asarray` would take over that x requires a gradient
+        return _own(there(x.detach()))  # without it `asarray` would copy that x requires a gradient
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
@@ -122,20 +123,20 @@ class Linear(torch.autograd.Function):  # type: ignore[misc]
 
 
 def _own(out: Any) -> Any:
-    """An array of its own to torch, which refuses to change in place what a Function returns as a view."""
+    """The result, no longer a view to torch, which refuses to change a view in place that a Function has returned."""
     return out.detach() if out._is_view() else out
 
 
 def _exactly(device: str) -> AbstractContextManager[Any]:
-    """Without autocast, which would multiply in 16 bits and return what claims to be 32."""
+    """Turns off autocast, which would multiply in 16 bits although the result has a dtype of 32."""
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         off: AbstractContextManager[Any] = torch.autocast(device, enabled=False)
         return off
     return nullcontext()
 
 
-# A contraction in a graph of torch's compiler is one step, not the hundreds that its parts are. All of it is written
-# there in words, so that a graph can be kept and used in another process.
+# A contraction in a graph of torch's compiler is one step, not the hundreds that its parts are. The problem is written
+# there as text, so that a graph can be stored and used in another process.
 
 
 @torch.library.custom_op("xpconv::fill", mutates_args=())  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""What torch's compiler is told. Imports torch, and is imported while that compiles."""
+"""The public functions as steps for torch's compiler. Imports torch, and is imported while torch compiles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _step(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _settled(x: Any) -> Any:
-    """A size that torch leaves open is a number from here on."""
+    """The value with a number for each size that torch leaves open."""
     if isinstance(x, torch.SymInt):
         return int(x)
     if type(x) in (tuple, list):

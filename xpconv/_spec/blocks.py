@@ -1,7 +1,7 @@
-"""Floor 0, integers only: a convolution cut into parts, each of them a convolution.
+"""A convolution cut into parts, each of which is a convolution itself: integers only.
 
 T is the sum of its parts over groups, channels, samples and positions. Whichever slot is left open, a part of its array
-is made of the parts of the other two that meet it.
+is computed from those parts of the other two arrays that meet it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["GROUPS", "INPUTS", "OUTPUTS", "POSITIONS", "SAMPLES", "Part", "Parts
 
 Span = tuple[int, int]
 
-GROUPS, OUTPUTS, INPUTS, SAMPLES, POSITIONS = range(5)  # what can be cut; from the last on, one for each axis
+GROUPS, OUTPUTS, INPUTS, SAMPLES, POSITIONS = range(5)  # what can be cut; each further axis has the next number
 
 
 class Part(NamedTuple):
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
     geometry: Geometry
     groups: slice
-    outputs: slice  # of each group, as the inputs; less than all only of a single group
+    outputs: slice  # within each group, as `inputs`; fewer than all only in a part of one group
     inputs: slice
     x: tuple[slice, ...]
     w: tuple[Any, ...]
@@ -39,18 +39,18 @@ class Parts:
 
     geometry: Geometry
     steps: tuple[int, ...]  # groups, outputs, inputs, samples, *positions
-    by_input: bool  # whether positions are those of the input
-    rounds: int  # which of the steps goes through what is summed: the outermost
+    by_input: bool  # whether the positions that are cut are those of the input, not of the output
+    rounds: int  # the dimension of the outermost loop: the one that is summed over, if any
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
         lengths = _lengths(self.geometry, self.by_input)
         counts = [-(-length // step) for length, step in zip(lengths, self.steps, strict=True)]
-        return (*(max(count, 1) for count in counts[:SAMPLES]), *counts[SAMPLES:])  # no channels are a sum of nothing
+        return (*(max(count, 1) for count in counts[:SAMPLES]), *counts[SAMPLES:])  # no channels: one empty sum
 
     @property
     def repetition(self) -> float:
-        """How often an output is read on average, because parts of the input share windows: 1 without such parts."""
+        """How often an output is read on average: parts of the input share windows. 1 where the output is cut."""
         if not self.by_input:
             return 1.0
         part = largest(self.geometry, self.steps, True)
@@ -59,7 +59,7 @@ class Parts:
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The outermost first; parts of the same weights follow one another."""
+        """The dimensions, that of the outermost loop first; parts of the same weights follow one another."""
         return (self.rounds, *(i for i in range(len(self.steps)) if i != self.rounds))
 
     @cached_property
@@ -71,7 +71,7 @@ class Parts:
         return [self._made(i) for i in range(self.count)]
 
     def __getitem__(self, index: int) -> Part:
-        """Remembered where there are few: then making them takes longer than their work."""
+        """A part by its number. A few parts are remembered: making them could take longer than their work."""
         return self._few[index] if self.count <= 64 else self._made(index)
 
     def _made(self, index: int) -> Part:
@@ -94,10 +94,10 @@ def cut(
     *,
     by_input: bool = False,
 ) -> tuple[int, ...]:
-    """The steps of parts whose size is within the limit: the first of `order` is cut first, all as little as will do.
+    """The steps of parts whose size is within the limit: the first of `order` is cut first, each only as far as needed.
 
-    `units` are the multiples that positions are to be cut at. Where even the smallest part is larger than the limit,
-    parts may be larger than the smallest by a quarter: to cut further would make many more parts for little.
+    Positions are cut at multiples of `units`. Where even the smallest part is larger than the limit, parts may be a
+    quarter larger than the smallest: cutting further would make many more parts and save little.
     """
     lengths = _lengths(geometry, by_input)
     steps = list(steps or lengths)
@@ -112,7 +112,7 @@ def cut(
         return size(largest(geometry, steps, by_input)) <= limit
 
     def fit(i: int) -> bool:
-        """Make step i as long as fits, beside the others as they are; or the least."""
+        """Make step i as long as the limit allows, the others unchanged; the shortest, if nothing fits."""
         lo, hi = 1, -(-given[i] // least[i]) + 1  # in units; hi does not fit
         while hi - lo > 1:
             steps[i] = min(least[i] * ((lo + hi) // 2), given[i])
@@ -122,7 +122,7 @@ def cut(
 
     if not fits():
         done = next((n for n, i in enumerate(order) if fit(i)), len(order) - 1)
-        for i in order[:done]:  # what has been cut in vain may be longer now
+        for i in order[:done]:  # these were cut to the shortest before a later one was cut; they may be longer now
             fit(i)
     for i in order:
         count = -(-lengths[i] // steps[i])
@@ -136,7 +136,7 @@ def _lengths(geometry: Geometry, by_input: bool) -> tuple[int, ...]:
 
 
 def largest(whole: Geometry, steps: Sequence[int], by_input: bool) -> Geometry:
-    """A part from the middle: no other reads more, or is read by more."""
+    """The geometry of a part from the middle: no other part reads more inputs, or is read by more outputs."""
     groups, outputs, inputs, samples, *positions = steps
     axes = tuple(_middle(axis, step, by_input) for axis, step in zip(whole.axes, positions, strict=True))
     return Geometry(samples, groups, outputs, inputs, axes)
@@ -146,7 +146,7 @@ def _middle(axis: Axis, step: int, by_input: bool) -> Axis:
     if step >= (axis.size if by_input else axis.out):
         return axis
     if by_input:
-        windows = min((step + axis.extent - 2) // axis.stride + 1, axis.out)  # that reach the part, and that there are
+        windows = min((step + axis.extent - 2) // axis.stride + 1, axis.out)  # that reach into the part; at most all
         lo = axis.extent - 1
         return axis._replace(size=step, lo=lo, hi=axis.stride * (windows - 1) + axis.extent - lo - step)
     return axis._replace(size=axis.stride * (step - 1) + axis.extent, lo=0, hi=0)
@@ -174,7 +174,7 @@ def _part(whole: Geometry, by_input: bool, groups: Span, outputs: Span, inputs: 
 
 
 def channels(groups: slice, within: slice, length: int) -> slice:
-    """Those within each group, of so many, as one slice of all."""
+    """The channels `within` each of the groups, which have `length` channels each, as one slice of all channels."""
     return slice(groups.start * length + within.start, (groups.stop - 1) * length + within.stop)
 
 

@@ -2,9 +2,9 @@
 
     T(dy, x, w) = sum over n, g, o, c, j, t of  dy[n, g, o, j] * x[n, g, c, i] * w[g, o, c, t]
 
-where `i` is what the padding makes of `stride*j + dilation*t - lo`: no input, or with another padding mode than zeros
-an input again; and with a dilated input, no input unless that is a multiple of the dilation. `decompose` takes both
-apart into convolutions that are padded with zeros or not at all.
+where the input `i` is found from the place `stride*j + dilation*t - lo`. On the border there is a zero or, with another
+padding mode, an input again. In a dilated input there is a zero at each place that is no multiple of the dilation.
+`decompose` reduces both to convolutions that are padded with zeros or not at all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MODES: dict[str, Callable[[int, int], int]] = {
 
 
 class Run(NamedTuple):
-    """Neighbours on the padded axis that are neighbours in the input: forwards, backwards, or one input repeated."""
+    """Neighbouring places on the padded axis, with neighbouring inputs in order or reversed, or with one repeated."""
 
     places: slice  # on the padded axis
     inputs: slice
@@ -39,22 +39,20 @@ class Run(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One convolution, padded with zeros or not at all, of those that a convolution is the sum of."""
+    """One of the convolutions that a convolution is the sum of; padded with zeros or not at all."""
 
     geometry: Geometry
     outputs: tuple[slice, ...]  # of y
     taps: tuple[slice, ...]  # of w
-    runs: tuple[Run | None, ...] | None = (
-        None  # of the border: the inputs that it repeats; None: it is the input itself
-    )
+    runs: tuple[Run | None, ...] | None = None  # for a piece of the border: the inputs that it repeats
 
 
 class Row(NamedTuple):
-    """One spatial axis, padded with zeros, with zeros between dilated inputs; and what stands on the border instead."""
+    """One spatial axis, as if padded with zeros and with zeros between dilated inputs; and the mode of the border."""
 
     axis: Axis
     input_dilation: int
-    mode: str  # "zeros" where nothing is added
+    mode: str  # the padding mode; "zeros" also where the padding is empty
 
     @property
     def size(self) -> int:
@@ -63,12 +61,12 @@ class Row(NamedTuple):
 
     @property
     def runs(self) -> tuple[Run, ...] | None:
-        """What the padded axis is made of; None where it is padded with zeros."""
+        """The runs that make up the padded axis; None where it is padded with zeros."""
         return None if self.mode == "zeros" else _runs(self.axis, self.mode)
 
     @property
     def bordered(self) -> Axis:
-        """The axis of an input that already has its border, if that is not of zeros."""
+        """The axis of an input that already has its border, unless the border is of zeros."""
         axis = self.axis
         return axis if self.mode == "zeros" else axis._replace(size=axis.padded, lo=0, hi=0)
 
@@ -86,7 +84,7 @@ class Row(NamedTuple):
     def readers(self, start: int, stop: int) -> list[tuple[slice, Axis, Run | None]]:
         """The outputs that read inputs `start` to `stop`, and the axis of that part.
 
-        With a border, once for each run of it that repeats some of these inputs, which count from `start` there.
+        With a border there is an entry for each run that repeats some of these inputs. Its inputs count from `start`.
         """
         axis, dilation, runs = self.bordered, self.input_dilation, self.runs
         if runs is None:
@@ -169,12 +167,12 @@ class Convolution:
 
     @cached_property
     def geometry(self) -> Geometry:
-        """With zeros all around, and between dilated inputs."""
+        """The geometry as if padded with zeros, with zeros between dilated inputs."""
         return self._over(row.axis for row in self.rows)
 
     @cached_property
     def bordered(self) -> Geometry:
-        """Over an input that already has its border, where that is not of zeros."""
+        """The geometry of an input that already has its border, where that is not of zeros."""
         return self._over(row.bordered for row in self.rows)
 
     def _over(self, axes: Any) -> Geometry:
@@ -182,12 +180,12 @@ class Convolution:
 
     @cached_property
     def border(self) -> tuple[tuple[Run, ...] | None, ...] | None:
-        """What the padded axes are made of; None along those that are padded with zeros, or where all are."""
+        """The runs of each padded axis: None for an axis that is padded with zeros, and None alone where all are."""
         runs = tuple(row.runs for row in self.rows)
         return runs if any(runs) else None
 
     def shape(self, slot: str) -> tuple[int, ...]:
-        """Of what fills the slot "y", "x" or "w"."""
+        """The shape of the array in the slot "y", "x" or "w"."""
         return self._shapes[slot]
 
     @cached_property
@@ -197,7 +195,7 @@ class Convolution:
         return {"y": geometry.y_shape, "x": x_shape, "w": geometry.w_shape}
 
     def terms(self, slot: str) -> int:
-        """At most so many products are added up to one number of the slot "y", "x" or "w"."""
+        """The most products that are added up to one number of the slot "y", "x" or "w"."""
         if slot == "w":
             return self.samples * self.geometry.positions
         if slot == "y":
@@ -210,9 +208,9 @@ class Convolution:
     def decompose(self, slot: str) -> tuple[Step, ...]:
         """The steps that fill the slot "y", "x" or "w"; none where no tap meets an input.
 
-        Of a dilated input one for each phase: the outputs that meet the same taps at inputs, not at zeros in between.
-        The gradient of an input with a border also has one for each piece of the border, whose gradients belong to the
-        inputs that it repeats.
+        A dilated input gives one step for each phase: the outputs that meet the same taps at inputs, not at the zeros
+        in between. The gradient of an input with a border has a further step for each piece of the border, whose
+        gradient belongs to the inputs that the piece repeats.
         """
         return self._input_steps if slot == "x" and self.border else self._steps
 
@@ -256,7 +254,7 @@ def _transposed_axes(
     dilations: Sequence[int],
     output: tuple[PerAxis, PerAxis | None],
 ) -> tuple[Axis, ...]:
-    """One for each spatial axis, of an input that has so many outputs: the last of them ends where the padding does."""
+    """The axes of an input that has the outputs `out`: on each, the last window ends where the padding ends."""
     stride, padding, dilation, *_ = parameters
     output_padding, output_size = output
     ndim = len(kernel)
@@ -269,7 +267,7 @@ def _transposed_axes(
     if 0 in out:
         raise ValueError(f"x must have at least one position on each spatial axis: got {tuple(out)}")
     strides = per_axis("stride", stride, ndim, 1)
-    # "same" depends on the size: by default the largest that has so many outputs.
+    # "same" depends on the size of the input: by default the largest input that has this many outputs.
     largest = tuple((m * s - 1) // r + 1 for m, s, r in zip(out, strides, dilations, strict=True))
     axes = padded_axes(tuple(map(dilated, wanted or largest, dilations)), kernel, stride, padding, dilation)
     for i, (axis, m, r) in enumerate(zip(axes, out, dilations, strict=True)):
@@ -290,7 +288,7 @@ def _transposed_axes(
 
 
 def _sizes(i: int, axis: Axis, outputs: int, dilation: int, same: bool) -> range:
-    """The sizes of an input that has so many outputs; up to the dilation, with some that no output sees."""
+    """The sizes that an input with this many outputs may have; its last elements may be read by no output."""
     least, room = axis.stride * (outputs - 1) + axis.extent - axis.lo - axis.hi, max(axis.stride, axis.dilation)
     if same:
         least, room = axis.stride * (outputs - 1) + 1, axis.stride
@@ -304,12 +302,12 @@ def _sizes(i: int, axis: Axis, outputs: int, dilation: int, same: bool) -> range
 
 
 def dilated(size: int, dilation: int) -> int:
-    """How long it is with `dilation - 1` zeros between each two neighbours."""
+    """The length of `size` elements with `dilation - 1` zeros between neighbours."""
     return max(dilation * (size - 1) + 1, 0)
 
 
 def part_of(whole: slice, part: slice) -> slice:
-    """A part of a slice, with steps of its own, as one slice."""
+    """A slice of a slice, as one slice; both may have steps."""
     step = whole.step or 1
     first, count = whole.start + step * part.start, part.stop - part.start
     steps = step * (part.step or 1)
@@ -340,7 +338,7 @@ def _rows(axes: Sequence[Axis], dilations: Sequence[int], mode: Any) -> tuple[Ro
 
 @lru_cache(maxsize=1024)
 def _runs(axis: Axis, mode: str) -> tuple[Run, ...]:
-    """All of the padded axis, place by place where it is border."""
+    """The runs of the whole padded axis, in the order of their places."""
     lo, size, at = axis.lo, axis.size, _MODES[mode]
     start = max(-lo, 0)
     inner = slice(start, max(size + min(axis.hi, 0), start))
@@ -350,7 +348,7 @@ def _runs(axis: Axis, mode: str) -> tuple[Run, ...]:
 
 
 def _border(place: int, inputs: Sequence[int]) -> Iterator[Run]:
-    """So many places, in as few runs as they make."""
+    """The border from `place` on, where these inputs stand, in as few runs as possible."""
     begin = 0
     while begin < len(inputs):
         end, step = begin + 1, 1

@@ -71,10 +71,10 @@ class Axis(NamedTuple):
         return slice(begin, end), self._replace(size=end - begin, lo=lo, hi=hi)
 
     def part_of_input(self, start: int, stop: int) -> tuple[slice, Axis]:
-        """What outputs read inputs `start` to `stop`: a slice of the output, and the axis of that smaller convolution.
+        """Which outputs read inputs `start` to `stop`: a slice of the output, and the axis of that smaller convolution.
 
-        The outermost windows reach out of the part, into what is padding to it. Where no window reaches, the part is
-        cropped; where none reaches at all, it has no outputs.
+        The outermost windows reach out of the part: what they read there is padding of the part. Inputs that no window
+        reaches are cropped; where no window reaches any input, the part has no outputs.
         """
         first = max(-(-(start + self.lo - self.extent + 1) // self.stride), 0)
         last = max(min((stop - 1 + self.lo) // self.stride + 1, self.out), first)
@@ -83,16 +83,16 @@ class Axis(NamedTuple):
         return slice(first, last), self._replace(size=stop - start, lo=lo, hi=hi)
 
     def turned(self) -> Axis:
-        """The input's gradient as a convolution of the output's: that spread by the stride, the taps turned around."""
+        """The axis of dx as a convolution of dy: dy is dilated by the stride, and the taps are in reverse order."""
         spread = self.stride * (self.out - 1) + 1
         lo = self.extent - 1 - self.lo
         return Axis(spread, self.kernel, 1, self.dilation, lo, self.size + self.extent - 1 - spread - lo)
 
     def phases(self, spread: int) -> Iterator[tuple[slice, slice, Axis | None]]:
-        """Where of the input only every `spread`-th is not a zero between two others: convolutions of these alone.
+        """The convolutions that skip the zeros of a dilated input, in which only every `spread`-th place is an input.
 
-        Outputs `phase`, `phase + apart`, ... all meet the same taps, each `step`-th one, at inputs that are none of
-        the zeros. Gives those outputs, those taps and the axis; None where no tap is met.
+        Outputs `phase`, `phase + apart`, ... all meet the same taps, every `step`-th one, at inputs and not at zeros.
+        Yields those outputs, those taps and the axis, or None for the axis where no tap meets an input.
         """
         apart, step = spread // math.gcd(self.stride, spread), spread // math.gcd(self.dilation, spread)
         size = -(-self.size // spread)
@@ -115,9 +115,9 @@ class Axis(NamedTuple):
 class Phase(NamedTuple):
     """A phase of the input's gradient: a forward convolution of the output's gradient."""
 
-    inputs: tuple[slice, ...]  # what it fills
-    taps: tuple[slice, ...]  # those that meet these inputs, to be turned around
-    geometry: Geometry | None  # None where no tap does
+    inputs: tuple[slice, ...]  # those that it computes
+    taps: tuple[slice, ...]  # those that meet these inputs, in the order of the weight; they are to be reversed
+    geometry: Geometry | None  # None where no tap meets them
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def padded_axes(
 
 
 def integer(name: str, value: object, least: int, most: int | None = None) -> int:
-    """An integer that a user gave, or a sentence."""
+    """An integer that a user gave, or an error that says what is allowed."""
     try:
         number = _index(value)
         if number < least or (most is not None and number > most):
@@ -291,7 +291,7 @@ def _index(value: Any) -> int:
 
 
 def _entries(value: Any, ndim: int | None) -> Iterable[Any]:
-    """What a sequence or an array of one axis holds; anything else `ndim` times."""
+    """The elements of a sequence or of an array of one axis; any other value `ndim` times."""
     if is_listing(value):
         return cast(Iterable[Any], value)
     if ndim is None:
@@ -304,13 +304,13 @@ def is_listing(value: Any) -> bool:
 
 
 def within(axis: Axis) -> Axis:
-    """The same windows, without steps that lead out of the padded input: they would only inflate what is counted."""
+    """The same windows, without a stride or dilation beyond the padded input, which would only inflate the counts."""
     dilation = axis.dilation if axis.kernel > 1 else 1
     return axis._replace(stride=min(axis.stride, axis.padded - axis.extent + 1), dilation=dilation)
 
 
 def _same(axis: Axis) -> tuple[int, int]:
-    """As many outputs as strides fit into the input; the odd zero at the end."""
+    """The padding for `ceil(size / stride)` outputs; an odd zero goes to the end."""
     outputs = -(-axis.size // axis.stride)
     total = max((outputs - 1) * axis.stride + axis.extent - axis.size, 0)
     return total // 2, total - total // 2

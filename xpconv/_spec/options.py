@@ -1,4 +1,4 @@
-"""Floor 0: how a convolution is to be computed, as far as that is the caller's to say."""
+"""The options: what the caller may decide about how a convolution is computed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def options(
     method: str | None = None,
     precision: str | None = None,
 ) -> Iterator[None]:
-    """Say how convolutions are computed inside a ``with`` block; what is left out stays as it was outside.
+    """Change how convolutions are computed inside a ``with`` block; what is left out stays as it was outside.
 
     The options belong to the thread, or the asynchronous task, that sets them.
 
@@ -64,24 +64,24 @@ def options(
     ----------
     workers : int, optional
         How many threads NumPy's work is shared between; at first as many as the process has cores. Results do not
-        depend on it. What is small enough to be done at one go is left to BLAS and its threads, as are other
-        libraries to theirs.
+        depend on it. Work that is small enough for one part is left to BLAS and its threads, and other libraries use
+        their own threads.
     workspace : int, optional
         How many bytes all threads together may take beside the operands and the result; at first 64 MiB, and 1 MiB at
-        least. What one window of one channel spans must fit into it. Up to twice the result is taken beyond it for the
-        input's gradient with a border or a dilated input (up to four times with both 16-bit numbers and a dilated
-        input), and for real numbers with complex ones. Results depend on it in the last digits,
-        as they do on the batch size: the sums are cut differently.
+        least. The inputs that one window of one channel spans must fit into it. Two cases take more, up to twice the
+        size of the result: the input's gradient with a border or a dilated input (up to four times with both 16-bit
+        numbers and a dilated input), and real numbers with complex ones. Results depend on the workspace in the last
+        digits, as they do on the batch size, because the sums are cut differently.
     method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
         The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. All but
-        ``"lowering"`` may spread NaN and infinities to outputs that do not see them. On a CPU such results are found
+        ``"lowering"`` may spread NaN and infinities to outputs that do not read them. On a CPU such results are found
         and computed again. On a GPU, and in JAX, reading a result to find them would wait for the device or break a
         trace, so ``"auto"`` is ``"lowering"`` there. One thing remains there with every method: in the input's
         gradient, and so in a transposed convolution, a weight that is NaN or infinite makes NaN also of elements near
         the border which that weight does not reach.
     precision : {"auto", "highest"}, optional
         At first ``"auto"``: the largest error is within 2e-5 of the largest result in float32 and within 1e-13 in
-        float64, for operands of zero mean. ``"highest"`` is within 2e-6 in float32; some algorithms are out then.
+        float64, for operands of zero mean. ``"highest"`` is within 2e-6 in float32, by fewer algorithms.
         Neither holds in float32 where the library is told to multiply in TF32, which keeps 11 bits of each number: on
         a GPU by the environment variable ``CUPY_TF32=1``, or by ``torch.backends.cuda.matmul.allow_tf32`` and
         ``torch.set_float32_matmul_precision``.
@@ -89,7 +89,7 @@ def options(
     Raises
     ------
     TypeError, ValueError
-        If an option is none of these.
+        If an option has a value that is not allowed.
 
     See Also
     --------

@@ -1,4 +1,4 @@
-"""Everything that can be said of a convolution, in one place for all functions that take it."""
+"""The parameters of a convolution, defined once for all functions that take them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ConvParameters", "LayerParameters", "Parameters", "canonical"]
 
 
 class LayerParameters(TypedDict, total=False):
-    """What may be said of a layer, by keyword."""
+    """The keyword parameters that a layer takes."""
 
     dilation: PerAxis
     groups: int
@@ -23,7 +23,7 @@ class LayerParameters(TypedDict, total=False):
 
 
 class ConvParameters(LayerParameters, total=False):
-    """What may be said of a convolution, by keyword; the names and the defaults are those of `Parameters`."""
+    """The keyword parameters that a convolution takes; the names and the defaults are those of `Parameters`."""
 
     stride: PerAxis
     padding: Padding
@@ -31,7 +31,7 @@ class ConvParameters(LayerParameters, total=False):
 
 
 class Parameters(NamedTuple):
-    """All that may be said of a convolution."""
+    """All parameters of a convolution, with their defaults."""
 
     stride: PerAxis = 1
     padding: Padding = 0
@@ -61,10 +61,10 @@ _DEFAULTS = Parameters()
 
 
 def canonical(value: Any) -> Hashable:
-    """One spelling for all that mean the same, to look it up by: lists are tuples, NumPy's integers Python's.
+    """A key for a cache, the same for values that mean the same: lists become tuples, NumPy's integers Python's.
 
-    Any other type goes with the value: True and 1.0 are equal to 1, but not allowed in its place. What cannot be looked
-    up raises TypeError.
+    Any other value is paired with its type: True and 1.0 are equal to 1, but not allowed in its place. A value that
+    cannot be hashed raises TypeError.
     """
     kind = type(value)
     if kind is int or kind is str or value is None:
