@@ -41,12 +41,14 @@ def test_whole_numbers_are_the_same_to_the_bit_in_any_blocks(backend, rng, monke
     # Sums of whole numbers below 2**24 are exact in float32, in whatever order they are made.
     family, case, sizes = BLOCKS[name]
     dy, x, w = (whole_numbers(rng, shape, "float32") for shape in case.shapes[:3])
-    expected = case.expected(dy, x, w)
+    y, *gradients = case.expected(dy, x, w)
+    bias = whole_numbers(rng, y.shape[1:2], "float32")
+    expected = y + bias.reshape(-1, *(1,) * (y.ndim - 2)), *gradients
     for size in sizes:
         in_blocks_of(monkeypatch, size)
         with options(method=method):
             results = (
-                family.forward(backend.array(x), backend.array(w), **case.parameters),
+                family.forward(*map(backend.array, (x, w, bias)), **case.parameters),
                 *family.backward(*map(backend.array, (dy, x, w)), **case.parameters),
             )
         for result, values in zip(results, expected, strict=True):

@@ -121,14 +121,14 @@ def _fill_w(problem: Problem, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT
 def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     """Real numbers with complex ones: computed from those real and imaginary parts that exist and are needed.
 
-    (ar + i ai) (br + i bi) = (ar br - ai bi) + i (ai br + ar bi)
+    (ar + i ai) (br - i bi) = (ar br + ai bi) + i (ai br - ar bi), where it is the second that is conjugated
     """
     (ar, ai), (br, bi) = real_parts(a, xp=xp), real_parts(b, xp=xp)
     real, dtype, conjugated = problem.of_real_parts(xp=xp), problem.dtype, problem.conjugated
     y = fill(real, ar, br, xp=xp)
     if ai is not None and bi is not None:
-        both = fill(real, ai, bi, xp=xp)
-        y = xp.subtract(y, both) if conjugated is None else xp.add(y, both)
+        # Only in the gradient of a real operand are both complex; one of them is conjugated, and i times -i is 1.
+        y = xp.add(y, fill(real, ai, bi, xp=xp))
     if is_complex(dtype, xp=xp):
         # Only one operand is complex here: if both are, nothing is mixed, or the result is the gradient of a real one.
         imaginary = fill(real, ar, bi, xp=xp) if ai is None else fill(real, ai, br, xp=xp)
