@@ -48,7 +48,7 @@ CASES = (
 )
 
 
-class Problem:
+class Trial:
     """A case with random operands, its results in float64, and how far from them a result may be."""
 
     def __init__(self, case: Case) -> None:
@@ -101,10 +101,10 @@ def load(name: str, device: str | None) -> Any:
     return xp
 
 
-def run(problem: Problem, xp: Any, device: str | None) -> tuple[str, str, str]:
+def run(trial: Trial, xp: Any, device: str | None) -> tuple[str, str, str]:
     """Milliseconds forward and backward, the largest error, and the verdict."""
-    case = problem.case
-    x, weight, bias, dy = (xp.asarray(a, dtype=getattr(xp, case.dtype), device=device) for a in problem.operands)
+    case = trial.case
+    x, weight, bias, dy = (xp.asarray(a, dtype=getattr(xp, case.dtype), device=device) for a in trial.operands)
 
     def both_ways() -> list[Any]:
         y = conv(x, weight, bias, stride=case.stride, padding=case.padding)
@@ -113,13 +113,13 @@ def run(problem: Problem, xp: Any, device: str | None) -> tuple[str, str, str]:
             to_numpy(result[(0,) * result.ndim])  # waits until it is computed
         return results
 
-    errors = [problem.error(to_numpy(a), b) for a, b in zip(both_ways(), problem.results, strict=True)]
+    errors = [trial.error(to_numpy(a), b) for a, b in zip(both_ways(), trial.results, strict=True)]
     times: list[float] = []
     while len(times) < ROUNDS and sum(times) < SECONDS:
         start = time.perf_counter()
         both_ways()
         times.append(time.perf_counter() - start)
-    verdict = "ok" if np.all(errors <= problem.tolerances) else "wrong"
+    verdict = "ok" if np.all(errors <= trial.tolerances) else "wrong"
     return f"{1e3 * statistics.median(times):.2f}", f"{np.max(errors):.1e}", verdict
 
 
@@ -129,7 +129,7 @@ def first_line(error: Exception) -> str:
 
 def main() -> int:
     """Print a row for each library, device and case; 1 if a result is wrong or does not come about."""
-    verdicts, notes, problems = [], [], [Problem(case) for case in CASES]
+    verdicts, notes, trials = [], [], [Trial(case) for case in CASES]
     print(f"xpconv {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
     print("Forward and backward, against sums in float64 that share no code with xpconv:\n")
     print(ROW.format("library", "version", "device", "case", "dtype", "ms", "error", "verdict"))
@@ -145,13 +145,13 @@ def main() -> int:
         version = importlib.import_module(library).__version__
         place = str(array_api_compat.device(xp.empty(0, device=device))).removeprefix(f"{library}.")
         dtypes = xp.__array_namespace_info__().dtypes(device=device, kind="real floating")
-        for problem in problems:
-            case = problem.case
+        for trial in trials:
+            case = trial.case
             if case.dtype not in dtypes:
                 notes.append(f"{label}: has no {case.dtype} here")
                 continue
             try:
-                *numbers, verdict = run(problem, xp, device)
+                *numbers, verdict = run(trial, xp, device)
             except Exception as error:
                 *numbers, verdict = "", "", first_line(error)
             verdicts.append(verdict)

@@ -20,7 +20,7 @@ from rich.progress import track
 from scipy.optimize import nnls
 
 from xpconv._algorithms import contractions, costs
-from xpconv._algorithms.choose import Wanted, bases, work
+from xpconv._algorithms.choose import Wanted, bases, op_counts
 from xpconv._algorithms.plan import UNLIMITED, Limits, plan
 from xpconv._algorithms.weight import Weight
 from xpconv._spec.geometry import parse
@@ -63,7 +63,7 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None) -> list[Row]:
                 "x": lambda p=planned: contractions.input_grad(p, dy, Weight(w), None, x.dtype, xp=np),
                 "w": lambda p=planned: contractions.weight_grad(p, dy, x, xp=np),
             }
-            amounts = [float(amount) for amount in work(planned)]
+            amounts = [float(amount) for amount in op_counts(planned)]
             if amounts[2] > 5e9:  # seconds: nobody would choose that
                 continue
             found.append((basis.name, slot, size, amounts, seconds(calls[slot])))

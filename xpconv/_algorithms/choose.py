@@ -22,7 +22,7 @@ from .lowering import Lowering
 from .plan import Limits, Plan, plan
 from .winograd import Winograd
 
-__all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "ways", "work"]
+__all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "op_counts", "ways"]
 
 
 class Wanted(NamedTuple):
@@ -109,7 +109,7 @@ def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Cho
     limits = Limits(wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts)
     planned = plan(geometry, slot, basis, limits)
     prices = COSTS[4 if wanted.item_bytes <= 4 else 8][basis.name, slot]
-    seconds = sum(price * amount for price, amount in zip(prices, work(planned), strict=True))
+    seconds = sum(price * amount for price, amount in zip(prices, op_counts(planned), strict=True))
     return Choice((Piece(planned),), seconds)
 
 
@@ -127,7 +127,7 @@ def _rewritten(geometry: Geometry, wanted: Wanted) -> Choice:
     return Choice(tuple(pieces), seconds, len(phases))
 
 
-def work(planned: Plan) -> tuple[float, ...]:
+def op_counts(planned: Plan) -> tuple[float, ...]:
     """The counts of a plan, in the order of the prices: calls, parts, products, numbers of X, of Y and of W."""
     parts, basis = planned.parts, planned.basis
     if not parts.count:

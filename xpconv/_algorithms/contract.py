@@ -51,14 +51,14 @@ def _by_phases(
     choice: Choice, task: Task, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace
 ) -> ArrayT:
     """dx as forward contractions: x is correlated with w, so dx is dy convolved with w, its taps reversed."""
-    geometry, dtype, work = task.geometry, task.dtype, w.array.dtype
+    geometry, dtype, compute = task.geometry, task.dtype, w.array.dtype
     # Zeros around dy, times a weight that is not finite, are NaN. Where reading it would wait for a device or break a
     # trace, `is_finite` returns True unchecked: `options` documents what such weights do there.
-    if is_floating(work, xp=xp) and not is_finite(w.array, xp=xp):
+    if is_floating(compute, xp=xp) and not is_finite(w.array, xp=xp):
         plain = choice.plan.lowered(geometry, "x")
         return input_grad(plain, dy, Weight(w.array), bias, dtype, xp=xp)
     accumulators = {accumulator(piece.plan, w, dtype, xp=xp) for piece in choice.pieces}
-    held = dtype if accumulators <= {dtype} else accumulating(xp, dtype, work)
+    held = dtype if accumulators <= {dtype} else accumulating(xp, dtype, compute)
     dx: ArrayT
     if choice.complete:
         dx = xp.empty(geometry.x_shape, dtype=held, device=device(dy))

@@ -56,13 +56,13 @@ def forward(
     """y = Ey*( W @ X ) + bias, in the target."""
     basis, whole_inputs = plan.basis, plan.parts.geometry.inputs
 
-    def work(job: Job) -> tuple[Where, ArrayT]:
+    def compute(job: Job) -> tuple[Where, ArrayT]:
         part, W = job
         with quietly(bool(basis.propagates_nonfinite)):
             X = basis.ex(x[part.x], part.geometry, xp=xp)
             y = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
-            spread = "y" in basis.propagates_nonfinite and not is_finite(y, xp=xp)
-        if spread:  # again by lowering, which spreads nothing
+            nonfinite = "y" in basis.propagates_nonfinite and not is_finite(y, xp=xp)
+        if nonfinite:  # again by lowering, which spreads nothing
             del X, y
             plain, piece = plan.lowered(part.geometry, "y"), w.part(part, whole_inputs, xp=xp)
             y = xp.empty(part.geometry.y_shape, dtype=w.array.dtype, device=device(piece))
@@ -71,7 +71,7 @@ def forward(
             y = add(y, (...,), per_channel(bias[part.y[1]], y.ndim, xp=xp), xp=xp)
         return target.at(part.y), y
 
-    return _fill(plan, target.array, work, w, xp=xp)
+    return _fill(plan, target.array, compute, w, xp=xp)
 
 
 def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, dtype: Any, *, xp: Namespace) -> ArrayT:
@@ -85,14 +85,14 @@ def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, d
         with quietly(bool(basis.propagates_nonfinite)):
             Y = basis.ey(dy[part.y], part.geometry, xp=xp)
             dx: ArrayT = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
-            spread = "x" in basis.propagates_nonfinite and not is_finite(dx, xp=xp)
-        if spread:
+            nonfinite = "x" in basis.propagates_nonfinite and not is_finite(dx, xp=xp)
+        if nonfinite:
             del Y, dx
             plain, piece = plan.lowered(part.geometry, "x"), Weight(w.part(part, whole.inputs, xp=xp))
             dx = input_grad(plain, dy[part.y], piece, None, w.array.dtype, xp=xp)
         return dx
 
-    def work(job: Job) -> tuple[Where, ArrayT]:
+    def compute(job: Job) -> tuple[Where, ArrayT]:
         part, dx = job[0], product(*job)
         if bias is not None and part.outputs.start == 0 and not plan.overlapping:
             dx = add(dx, (...,), per_channel(bias[part.x[1]], dx.ndim, xp=xp), xp=xp)
@@ -103,7 +103,7 @@ def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, d
         out = nothing_but(bias, whole.x_shape, w.array, held, xp=xp)
     else:
         out = xp.empty(whole.x_shape, dtype=held, device=device(w.array))
-    return _fill(plan, out, work, w, xp=xp)
+    return _fill(plan, out, compute, w, xp=xp)
 
 
 def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
@@ -119,14 +119,14 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     def plain(part: Part) -> ArrayT:
         return weight_grad(plan.lowered(part.geometry, "w"), dy[part.y], x[part.x], xp=xp)
 
-    def work(job: tuple[int, int]) -> tuple[Where, ArrayT]:
+    def compute(job: tuple[int, int]) -> tuple[Where, ArrayT]:
         weights, i = job
         summed = range(count * i // plan.partial_sums, count * (i + 1) // plan.partial_sums)
         part = parts[weights * count + summed[0]]
         with quietly(bool(basis.propagates_nonfinite)):
             dw = basis.ew_adjoint(_sum(product, parts, weights * count, summed), part.geometry, xp=xp)
-            spread = "w" in basis.propagates_nonfinite and not is_finite(dw, xp=xp)
-        if spread:
+            nonfinite = "w" in basis.propagates_nonfinite and not is_finite(dw, xp=xp)
+        if nonfinite:
             dw = _sum(plain, parts, weights * count, summed)
         return (i, *part.w), dw
 
@@ -135,7 +135,7 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
         return zeros
     sums: ArrayT = xp.empty((plan.partial_sums, *parts.geometry.w_shape), dtype=x.dtype, device=device(x))
     jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.partial_sums))
-    sums = side_by_side(sums, put, work, jobs, plan.threads(current().threads), xp=xp)
+    sums = side_by_side(sums, put, compute, jobs, plan.threads(current().threads), xp=xp)
     dw: ArrayT = sums[0, ...]
     for i in range(1, plan.partial_sums):
         dw = xp.add(dw, sums[i, ...])  # a new array: a view would hold all of them
@@ -160,12 +160,12 @@ def accumulator(plan: Plan, w: Weight[ArrayT], dtype: Any, *, xp: Namespace) -> 
 
 
 def _fill(
-    plan: Plan, out: ArrayT, work: Callable[[Job], tuple[Where, ArrayT]], w: Weight[ArrayT], *, xp: Namespace
+    plan: Plan, out: ArrayT, compute: Callable[[Job], tuple[Where, ArrayT]], w: Weight[ArrayT], *, xp: Namespace
 ) -> ArrayT:
     """`out` part by part; parts that are added to the same numbers come in steps, one step after the other."""
     parts = plan.parts
     if parts.count == 1 and not plan.overlapping:  # the shortest way: small calls are mostly overhead
-        return put(out, *work((parts[0], w.in_basis(parts[0], plan, xp=xp))), xp=xp)
+        return put(out, *compute((parts[0], w.in_basis(parts[0], plan, xp=xp))), xp=xp)
     steps = parts.counts[parts.reduced]
     size, threads = parts.count // steps, plan.threads(current().threads)
 
@@ -178,7 +178,7 @@ def _fill(
                 yield part, W
 
     for i in range(steps):
-        out = side_by_side(out, add if i or plan.overlapping else put, work, jobs(size * i), threads, xp=xp)
+        out = side_by_side(out, add if i or plan.overlapping else put, compute, jobs(size * i), threads, xp=xp)
     return out
 
 

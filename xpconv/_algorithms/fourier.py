@@ -66,9 +66,9 @@ class Fourier:
 
     def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) -> (g, *frequency, o, c)."""
-        spread: ArrayT = xp.zeros((*w.shape[:2], *self.length), dtype=w.dtype, device=device(w))
-        spread = put(spread, (..., *self._taps(geometry)), conj(w, xp=xp), xp=xp)
-        W = conj(self._spectrum(spread, xp=xp), xp=xp)
+        padded: ArrayT = xp.zeros((*w.shape[:2], *self.length), dtype=w.dtype, device=device(w))
+        padded = put(padded, (..., *self._taps(geometry)), conj(w, xp=xp), xp=xp)
+        W = conj(self._spectrum(padded, xp=xp), xp=xp)
         W = xp.reshape(W, (geometry.groups, geometry.outputs, *W.shape[1:]))
         return xp.permute_dims(W, (0, *range(3, W.ndim), 1, 2))
 

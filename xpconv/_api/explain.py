@@ -175,5 +175,5 @@ def _in_words(geometry: Geometry) -> str:
         "dilation": tuple(axis.dilation for axis in geometry.axes),
         "groups": geometry.groups,
     }
-    said = (f"{name} {value}" for name, value in parameters.items())
-    return f"x {geometry.x_shape}, weight {geometry.w_shape}, " + ", ".join(said)
+    words = (f"{name} {value}" for name, value in parameters.items())
+    return f"x {geometry.x_shape}, weight {geometry.w_shape}, " + ", ".join(words)

@@ -135,9 +135,9 @@ class Conv:
         device: Any = None,
         **parameters: Unpack[LayerParameters],
     ) -> None:
-        said: dict[str, Any] = {**parameters, "stride": stride, "padding": padding}
-        for name in Parameters.of(cast(ConvParameters, said))._fields[:-1]:  # all but dtype: that of the weight
-            setattr(self, name, said.get(name, Parameters._field_defaults[name]))
+        params: dict[str, Any] = {**parameters, "stride": stride, "padding": padding}
+        for name in Parameters.of(cast(ConvParameters, params))._fields[:-1]:  # all but dtype: that of the weight
+            setattr(self, name, params.get(name, Parameters._field_defaults[name]))
         channels = integer("groups", self.groups, 1) if in_channels is None else integer("in_channels", in_channels, 1)
         out_channels = integer("out_channels", out_channels, 1)
         kernel = per_axis("kernel_size", kernel_size, self.ndim, 1)
@@ -190,11 +190,13 @@ class Conv:
 
     def __repr__(self) -> str:
         """The call that makes such a layer."""
-        said = map(repr, (None if self._learns else self.in_channels, self.out_channels, tuple(self.weight.shape[2:])))
+        called = map(
+            repr, (None if self._learns else self.in_channels, self.out_channels, tuple(self.weight.shape[2:]))
+        )
         defaults = {**Parameters._field_defaults, "output_padding": 0}
         values = {name: repr(value) for name, value in vars(self).items() if name in defaults}
         others = [f"{name}={value}" for name, value in values.items() if value != repr(defaults[name])]
-        return f"{type(self).__name__}({', '.join([*said, *others, *['bias=False'][: self.bias is None]])})"
+        return f"{type(self).__name__}({', '.join([*called, *others, *['bias=False'][: self.bias is None]])})"
 
     def parameters(self) -> dict[str, Any]:
         """The arrays to be learned: the weight, and the bias if there is one.
@@ -271,7 +273,7 @@ class Conv:
         ----------
         X : array, shape (batch, in_channels, *spatial) or (in_channels, *spatial)
             With the library, dtype and device of the weight. Kept, not copied: leave it as it is until `backward`.
-            On NumPy the transforms of the filters are kept as well, with a copy of the weight that shows whether it
+            On NumPy the transforms of the filters are memory as well, with a copy of the weight that shows whether it
             has changed since.
 
         Returns
@@ -287,8 +289,8 @@ class Conv:
 
     def _forward(self, X: ArrayT, transposed: Transposed) -> ArrayT:
         weight = self._learned(X) if self._learns else self.weight
-        kept = self._filters("forward") if weight is self.weight else None
-        Z: ArrayT = forward(X, weight, self.bias, self._said()._asdict(), transposed, kept)
+        memory = self._filters("forward") if weight is self.weight else None
+        Z: ArrayT = forward(X, weight, self.bias, self._params()._asdict(), transposed, memory)
         self.weight, self._learns = weight, False
         self._seen = X, Z.shape, transposed
         return Z
@@ -322,7 +324,7 @@ class Conv:
         check_shape("dZ", dZ.shape, shape)
         needs = (True, True, self.bias is not None)
         dX, self.dweight, self.dbias = backward(
-            dZ, X, self.weight, self._said()._asdict(), needs, transposed, self._filters("backward")
+            dZ, X, self.weight, self._params()._asdict(), needs, transposed, self._filters("backward")
         )
         return cast(ArrayT, dX)
 
@@ -343,13 +345,13 @@ class Conv:
 
         Anyone who holds the weight may change it in place, so its values are compared with a copy.
         """
-        values, kept = self._weight_cache
+        values, memory = self._weight_cache
         if not known_equal(values, self.weight):
-            values, kept = comparable(self.weight), {}
-            self._weight_cache = values, kept
-        return None if values is None else kept.setdefault((direction, self.flip, self.groups), {})
+            values, memory = comparable(self.weight), {}
+            self._weight_cache = values, memory
+        return None if values is None else memory.setdefault((direction, self.flip, self.groups), {})
 
-    def _said(self) -> Parameters:
+    def _params(self) -> Parameters:
         return Parameters(*(getattr(self, name) for name in Parameters._fields[:-1]))
 
     _axes = "out channels, in channels / groups"
@@ -362,7 +364,7 @@ class Conv:
         """The shape of the weight. An input that is large enough for any kernel has all other arguments checked."""
         inner = (1, in_channels, *(2**62,) * len(kernel))
         Layout.of("X", inner, len(kernel), self.channel_axis)
-        return Convolution.of(inner, (out_channels, None, *kernel), self._said()).geometry.w_shape
+        return Convolution.of(inner, (out_channels, None, *kernel), self._params()).geometry.w_shape
 
 
 class Conv1d(Conv):
@@ -472,17 +474,17 @@ class ConvTranspose(Conv):
         return int(w_shape[0]), int(w_shape[1]) * self.groups
 
     def _shape(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> tuple[int, ...]:
-        groups, said = integer("groups", self.groups, 1), self._said()
+        groups, params = integer("groups", self.groups, 1), self._params()
         if out_channels % groups:
             raise ValueError(f"groups must divide the output channels: got groups={groups}, {out_channels} channels")
         large = (2**62,) * len(kernel)
         Layout.of("X", (1, in_channels, *large), len(kernel), self.channel_axis)
         # Not every size is that of a dilated input, so the input dilation is checked in the other direction.
         w_shape = (in_channels, out_channels // groups, *kernel)
-        undilated = said._replace(input_dilation=1)
-        form = Convolution.of_transposed((1, in_channels, *large), w_shape, undilated, self.output_padding)
-        Convolution.of((1, out_channels, *large), w_shape, said)
-        return form.geometry.w_shape
+        undilated = params._replace(input_dilation=1)
+        convolution = Convolution.of_transposed((1, in_channels, *large), w_shape, undilated, self.output_padding)
+        Convolution.of((1, out_channels, *large), w_shape, params)
+        return convolution.geometry.w_shape
 
 
 class ConvTranspose1d(ConvTranspose):

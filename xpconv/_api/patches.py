@@ -88,9 +88,9 @@ def unfold(
             f"{x.ndim} axes"
         )
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
-    said = Parameters(stride, padding, dilation, padding_mode=padding_mode)
+    params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
     size = tuple(x.shape[x.ndim - ndim :])
-    return _linear(partial(_taken, kernel, said), partial(_added, size, kernel, said), x, ndim)
+    return _linear(partial(_taken, kernel, params), partial(_added, size, kernel, params), x, ndim)
 
 
 @public
@@ -153,8 +153,8 @@ def fold(
     rows = columns.shape[-2]
     if rows % math.prod(kernel):
         raise ValueError(f"columns must have a multiple of {math.prod(kernel)} rows, one for each tap: got {rows}")
-    said = Parameters(stride, padding, dilation, padding_mode=padding_mode)
-    return _linear(partial(_added, size, kernel, said), partial(_taken, kernel, said), columns, 1)
+    params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
+    return _linear(partial(_added, size, kernel, params), partial(_taken, kernel, params), columns, 1)
 
 
 def _linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:
@@ -173,32 +173,32 @@ def _linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT],
     return there(x)
 
 
-def _taken(kernel: tuple[int, ...], said: Parameters, x: ArrayT) -> ArrayT:
+def _taken(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:
     """(*batch, channels, *spatial) -> (*batch, channels * taps, positions)."""
     xp, ndim = library("x", x), len(kernel)
     layout = Layout.of("x", x.shape, ndim)
-    form = Convolution.of(layout.inner(x.shape), (1, None, *kernel), said)
-    samples, channels, *_ = form.shape("x")
+    convolution = Convolution.of(layout.inner(x.shape), (1, None, *kernel), params)
+    samples, channels, *_ = convolution.shape("x")
 
     x = layout.inward(x, xp=xp)
-    if form.border:
-        everything = tuple(slice(0, size) for size in (samples, channels, *form.bordered.size))
-        x = border(x, everything, form.border, xp=xp)
-    read, axes = zip(*(axis.part(0, axis.out) for axis in form.bordered.axes), strict=True) if ndim else ((), ())
-    geometry = form.geometry.over(axes)
+    if convolution.border:
+        everything = tuple(slice(0, size) for size in (samples, channels, *convolution.bordered.size))
+        x = border(x, everything, convolution.border, xp=xp)
+    read, axes = zip(*(axis.part(0, axis.out) for axis in convolution.bordered.axes), strict=True) if ndim else ((), ())
+    geometry = convolution.geometry.over(axes)
     shape = (samples, channels, *geometry.kernel, *geometry.out)
     columns: ArrayT = xp.empty(shape, dtype=x.dtype, device=device(x))
     columns = put(columns, (...,), windows(pad(x[(..., *read)], geometry, xp=xp), geometry, xp=xp), xp=xp)
     return xp.reshape(columns, (*layout.batch, channels * geometry.taps, geometry.positions))
 
 
-def _added(size: tuple[int, ...], kernel: tuple[int, ...], said: Parameters, columns: ArrayT) -> ArrayT:
+def _added(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, columns: ArrayT) -> ArrayT:
     """(*batch, channels * taps, positions) -> (*batch, channels, *spatial)."""
     xp = library("columns", columns)
     *batch, rows, positions = columns.shape
     channels = rows // math.prod(kernel)
-    form = Convolution.of((math.prod(batch), channels, *size), (1, None, *kernel), said)
-    geometry = form.bordered
+    convolution = Convolution.of((math.prod(batch), channels, *size), (1, None, *kernel), params)
+    geometry = convolution.bordered
     if positions != geometry.positions:
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
 
@@ -209,10 +209,10 @@ def _added(size: tuple[int, ...], kernel: tuple[int, ...], said: Parameters, col
         columns = xp.asarray(columns, dtype=work, device=device(columns), copy=True)
     columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
     x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)
-    if form.border:
-        bordered, x = x, xp.zeros(form.shape("x"), dtype=work, device=device(columns))
-        for runs in product(*((None,) if axis is None else axis for axis in form.border)):
+    if convolution.border:
+        bordered, x = x, xp.zeros(convolution.shape("x"), dtype=work, device=device(columns))
+        for runs in product(*((None,) if axis is None else axis for axis in convolution.border)):
             places = (slice(None) if run is None else run.places for run in runs)
             x = add(x, *border_adjoint(bordered[(..., *places)], runs, xp=xp), xp=xp)
     x = xp.not_equal(x, xp.zeros_like(x)) if logical else convert(x, dtype, xp=xp)
-    return xp.reshape(x, (*batch, channels, *form.shape("x")[2:]))
+    return xp.reshape(x, (*batch, channels, *convolution.shape("x")[2:]))

@@ -116,12 +116,12 @@ def _magnitude(xp: Any, dtype: Any) -> int:
     return max(-int(limits.min), int(limits.max))
 
 
-def accumulating(xp: Any, dtype: Any, work: Any) -> Any:
+def accumulating(xp: Any, dtype: Any, compute: Any) -> Any:
     """The dtype to add parts of a result in: the one they are computed in, but for integers that of the result.
 
     Sums of integers wrap around to the same number in any order.
     """
-    return dtype if is_kind(xp, dtype, "integral") and _multiplies(xp, dtype) else work
+    return dtype if is_kind(xp, dtype, "integral") and _multiplies(xp, dtype) else compute
 
 
 @lru_cache

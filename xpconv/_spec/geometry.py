@@ -84,30 +84,35 @@ class Axis(NamedTuple):
 
     def turned(self) -> Axis:
         """The axis of dx as a convolution of dy: dy is dilated by the stride, and the taps are in reverse order."""
-        spread = self.stride * (self.out - 1) + 1
+        size = self.stride * (self.out - 1) + 1
         lo = self.extent - 1 - self.lo
-        return Axis(spread, self.kernel, 1, self.dilation, lo, self.size + self.extent - 1 - spread - lo)
+        return Axis(size, self.kernel, 1, self.dilation, lo, self.size + self.extent - 1 - size - lo)
 
-    def phases(self, spread: int) -> Iterator[tuple[slice, slice, Axis | None]]:
-        """The convolutions that skip the zeros of a dilated input, in which only every `spread`-th place is an input.
+    def phases(self, input_dilation: int) -> Iterator[tuple[slice, slice, Axis | None]]:
+        """The convolutions that skip the zeros of a dilated input: only every `input_dilation`-th place is an input.
 
         Outputs `phase`, `phase + apart`, ... all meet the same taps, every `step`-th one, at inputs and not at zeros.
         Yields those outputs, those taps and the axis, or None for the axis where no tap meets an input.
         """
-        apart, step = spread // math.gcd(self.stride, spread), spread // math.gcd(self.dilation, spread)
-        size = -(-self.size // spread)
+        apart, step = (
+            input_dilation // math.gcd(self.stride, input_dilation),
+            input_dilation // math.gcd(self.dilation, input_dilation),
+        )
+        size = -(-self.size // input_dilation)
         for phase in range(min(apart, self.out)):
             count = -(-(self.out - phase) // apart)
             outputs = slice(phase, phase + apart * (count - 1) + 1, apart)
             first = self.stride * phase - self.lo  # where tap 0 of the first window is
-            met = (t for t in range(min(step, self.kernel)) if not (first + self.dilation * t) % spread)
+            met = (t for t in range(min(step, self.kernel)) if not (first + self.dilation * t) % input_dilation)
             tap = next(met, None)
             if tap is None:
                 yield outputs, slice(0, 0), None
                 continue
             taps = -(-(self.kernel - tap) // step)
-            lo = -(first + self.dilation * tap) // spread
-            axis = Axis(size, taps, self.stride * apart // spread, self.dilation * step // spread, lo, 0)
+            lo = -(first + self.dilation * tap) // input_dilation
+            axis = Axis(
+                size, taps, self.stride * apart // input_dilation, self.dilation * step // input_dilation, lo, 0
+            )
             hi = axis.stride * (count - 1) + axis.extent - axis.padded
             yield outputs, slice(tap, tap + step * (taps - 1) + 1, step), axis._replace(hi=hi)
 
