@@ -12,6 +12,7 @@ from .._arrays.namespace import has_fft, is_floating, is_numpy
 from .._arrays.padding import Operand
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.geometry import Geometry
+from .._spec.memory import remember
 from .._spec.options import current
 from .choose import Choice, Wanted, choose
 from .choose import ways as all_ways
@@ -79,11 +80,11 @@ def _chosen(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> C
     if not is_numpy(like.array if isinstance(like, Operand) else like):
         return choose(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
     key = current(), compute_dtype
-    if key not in task.choices:
-        if len(task.choices) >= MOST_CHOICES:
-            task.choices.clear()
-        task.choices[key] = choose(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
-    return task.choices[key]
+    found = task.choices.get(key)
+    if found is None:
+        found = choose(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
+        remember(task.choices, key, found, MOST_CHOICES)
+    return found
 
 
 MOST_CHOICES = 8  # of a task: for so many different options

@@ -9,11 +9,12 @@ from typing import Any, Generic
 from .._arrays.doors import flip, quietly
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.blocks import Part, channels
+from .._spec.memory import remember
 from .plan import Plan
 
 __all__ = ["Weight"]
 
-MOST_REMEMBERED = 32  # transforms of one weight: inputs of different sizes may need different ones
+MOST_PHASES = 32  # that something is remembered of: inputs of other sizes have others
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,18 @@ class Weight(Generic[ArrayT]):
         return xp.reshape(w, part.geometry.w_shape)
 
     def in_basis(self, part: Part, plan: Plan, *, xp: Namespace) -> Any:
-        """W of a part."""
-        geometry, basis = part.geometry, plan.basis
-        key = None
-        if self.memory is not None and plan.weight_cuts == 1 and basis.footprint(geometry).w > 0:
-            taps = None if self.turned is None else tuple((tap.start, tap.stop, tap.step) for tap in self.turned)
-            key = basis, geometry.counts[1:], tuple(axis[1:4] for axis in geometry.axes), taps
-            if key in self.memory:
-                return self.memory[key]
-        with quietly(bool(basis.propagates_nonfinite)):
-            W = basis.ew(self.part(part, plan.parts.geometry.inputs, xp=xp), geometry, xp=xp)
-        if key is not None and self.memory is not None:
-            if len(self.memory) >= MOST_REMEMBERED:
-                self.memory.clear()
-            self.memory[key] = W
+        """W of a part; of a phase, or of all taps, the one that was made last is remembered."""
+        geometry, basis, memory = part.geometry, plan.basis, self.memory
+        if memory is None or plan.weight_cuts > 1 or not basis.footprint(geometry).w:
+            return self._made(part, plan, xp=xp)
+        phase = None if self.turned is None else tuple((tap.start, tap.stop, tap.step) for tap in self.turned)
+        key = basis, geometry.counts[1:], tuple(axis[1:4] for axis in geometry.axes)  # kernel, stride, dilation
+        known, W = memory.get(phase, (None, None))
+        if known != key:
+            W = self._made(part, plan, xp=xp)
+            remember(memory, phase, (key, W), MOST_PHASES)
         return W
+
+    def _made(self, part: Part, plan: Plan, *, xp: Namespace) -> Any:
+        with quietly(bool(plan.basis.propagates_nonfinite)):
+            return plan.basis.ew(self.part(part, plan.parts.geometry.inputs, xp=xp), part.geometry, xp=xp)

@@ -18,6 +18,7 @@ from array_api_compat import (
     is_torch_array,
 )
 
+from .._spec.memory import remember
 from .devices import device
 from .namespace import is_kind, lacking
 from .threads import run_all
@@ -80,19 +81,15 @@ def constant(make: Callable[..., Any], *sizes: Any, like: ArrayT, xp: Namespace)
     """
     place = _stream(like)
     key = make, sizes, str(like.dtype), place
-    kept = None if place is None else _constants.get(key)
+    kept = _constants.get(key)
     if kept is None:
         kept = xp.asarray(make(*sizes), dtype=like.dtype, device=device(like))
-        if place is not None:
-            if len(_constants) >= MOST_CONSTANTS:
-                _constants.clear()
-            _constants[key] = kept
+    if place is not None:  # the one that was used last is the newest
+        remember(_constants, key, kept, MOST_CONSTANTS)
     return cast(ArrayT, kept)
 
 
 MOST_CONSTANTS = 64
-
-
 _constants: dict[Any, Any] = {}
 
 

@@ -14,6 +14,7 @@ from .._arrays.namespace import is_floating, lacking
 from .._arrays.typing import Namespace
 from .._spec.convolution import Convolution, Step
 from .._spec.geometry import PerAxis, check_shape, per_axis
+from .._spec.memory import remember
 from .._spec.parameters import ConvParameters, Parameters, canonical
 
 __all__ = ["Problem", "Transposed", "spatial_axes"]
@@ -157,9 +158,7 @@ def _remembered(make: Callable[..., Problem], params: Mapping[str, Any], sizes: 
         return make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
     if found is None:
         found = make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
-        if len(_problems) >= MOST_REMEMBERED:
-            _problems.pop(next(iter(_problems)), None)
-        _problems[key] = found
+        remember(_problems, key, found, MOST_REMEMBERED)
     return found
 
 

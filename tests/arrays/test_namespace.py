@@ -111,8 +111,11 @@ def test_a_constant_is_made_once_for_each_dtype(backend, monkeypatch):
 def test_constants_are_bounded(monkeypatch):
     monkeypatch.setattr("xpconv._arrays.doors._constants", {})
     like = np.zeros(1)
+    used = doors.constant(np.ones, 1, like=like, xp=np)
     for size in range(3 * doors.MOST_CONSTANTS):
         doors.constant(np.zeros, size, like=like, xp=np)
+        # One that is used again and again is kept, however many others there are.
+        assert doors.constant(np.ones, 1, like=like, xp=np) is used
         assert len(doors._constants) <= doors.MOST_CONSTANTS
 
 
