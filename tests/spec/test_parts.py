@@ -73,6 +73,16 @@ def test_cut_is_as_little_as_will_do_and_even():
     assert steps(3, unit=4) == (1, 1, 1, 1, 4)
 
 
+@pytest.mark.parametrize("by_input", [False, True])
+def test_a_part_of_several_groups_has_all_of_their_channels(by_input):
+    geometry = Geometry(1, 2, 2, 3, (Axis(8, 2, 5, 1, 0, 0), Axis(7, 2, 4, 1, 0, 1)))
+    positions = range(POSITIONS, POSITIONS + len(geometry.axes))
+    for order in ((GROUPS, SAMPLES, INPUTS, *positions, OUTPUTS), (GROUPS, SAMPLES, *positions, INPUTS, OUTPUTS)):
+        for limit in range(0, 800, 7):
+            groups, outputs, inputs, *_ = cut(geometry, Budget(size, limit), order, by_input=by_input)
+            assert groups == 1 or (outputs, inputs) == (2, 3)
+
+
 def test_what_does_not_fit_is_not_cut_for_nothing():
     """One window takes 100 places, however few outputs a part has: cutting these makes parts no smaller."""
     geometry = Geometry(4, 1, 6, 1, (Axis(100, 100, 1, 1, 3, 3),))

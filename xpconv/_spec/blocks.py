@@ -141,7 +141,9 @@ def cut(
     if not fits():
         done = next((n for n, i in enumerate(order) if fit(i)), len(order) - 1)
         for i in order[:done]:  # these were cut to the shortest before a later one was cut; they may be longer now
-            fit(i)
+            # Several groups with only some of their channels would not be one run of channels.
+            if i != GROUPS or (steps[OUTPUTS], steps[INPUTS]) == (lengths[OUTPUTS], lengths[INPUTS]):
+                fit(i)
     for i in order:
         count = -(-lengths[i] // steps[i])
         steps[i] = min(least[i] * -(-lengths[i] // (least[i] * count)), steps[i])
