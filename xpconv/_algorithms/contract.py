@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._arrays.devices import device
-from .._arrays.doors import block_bytes, can_check_finite, convert, is_finite, item_bytes, most_parts
+from .._arrays.doors import block_bytes, can_check_finite, convert, is_finite, item_bytes, most_parts, place_of
 from .._arrays.dtypes import accumulating
-from .._arrays.namespace import has_fft, is_floating, is_numpy
+from .._arrays.namespace import has_fft, is_floating
 from .._arrays.padding import Operand
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.geometry import Geometry
@@ -76,14 +76,14 @@ def ways(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> list
 
 
 def _chosen(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> Choice:
-    """The cheapest way, remembered for NumPy's arrays, which are all on one machine."""
-    if not is_numpy(like.array if isinstance(like, Operand) else like):
-        return choose(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
-    key = current(), compute_dtype
-    found = task.choices.get(key)
+    """The cheapest way, remembered for the place where an array lies, if that is known."""
+    place = place_of(like.array if isinstance(like, Operand) else like)
+    key = place, current(), compute_dtype
+    found = None if place is None else task.choices.get(key)
     if found is None:
         found = choose(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
-        remember(task.choices, key, found, MOST_CHOICES)
+        if place is not None:
+            remember(task.choices, key, found, MOST_CHOICES)
     return found
 
 

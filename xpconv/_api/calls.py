@@ -12,15 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from .._algorithms.contract import ways
 from .._algorithms.weight import Weight
 from .._arrays.doors import convert
-from .._arrays.namespace import agree, is_dask_namespace, is_floating
+from .._arrays.namespace import agree, is_floating
 from .._arrays.typing import ArrayT, Namespace
-from .._engines.dispatch import bias_grad, dispatch, only_bias
+from .._engines.dispatch import bias_grad, check_method, dispatch, only_bias
 from .._engines.problem import Problem, Transposed
 from .._spec.geometry import check_shape
-from .._spec.options import current
 
 __all__ = ["backward", "double_backward", "forward", "jvp"]
 
@@ -59,8 +57,7 @@ def backward(
     problem = Problem.of(x, weight, params, transposed, xp=xp)
     _check("dy", dy, problem.shape, problem.dtypes.y)
     of_x, of_w = problem.with_slot("x"), problem.with_slot("w")
-    if current().method != "auto" and not is_dask_namespace(xp):
-        _check_method([one for one, need in zip((of_x, of_w), needs, strict=False) if need], dy, xp=xp)
+    check_method([one for one, need in zip((of_x, of_w), needs, strict=False) if need], dy, xp=xp)
     w = weight if memory is None else Weight(weight, memory)
     return (
         dispatch(of_x, dy, w, like=x, xp=xp) if needs[0] else None,
@@ -118,14 +115,6 @@ def _tangent(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Pro
         ty = xp.add(dispatch(wide, tx, weight, tbias, xp=xp), dispatch(wide, x, tweight, xp=xp))
         ty = convert(ty, dtypes.y, xp=xp)
     return ty
-
-
-def _check_method(problems: Sequence[Problem], like: ArrayT, *, xp: Namespace) -> None:
-    """A method that cannot do one of these problems says so before any work."""
-    for problem in problems:
-        compute = problem.compute_dtype(xp=xp)
-        for _, task in problem.tasks:
-            ways(task, like, compute, xp=xp)
 
 
 def _check_tangents(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Problem) -> None:

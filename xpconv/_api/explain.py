@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Unpack
 
 from .._algorithms.choose import Choice
-from .._algorithms.contract import ways
 from .._arrays.doors import at_a_time
-from .._arrays.namespace import agree, is_dask_namespace
+from .._arrays.namespace import agree
 from .._arrays.typing import ArrayT
+from .._engines.dispatch import ways_of
 from .._engines.entry import spelled
 from .._engines.problem import Problem
 from .._spec.geometry import Geometry, PerAxis
@@ -137,14 +137,10 @@ def explain(
     ('forward', 'Fourier', 198002000)
     """
     xp = agree(x=x, weight=weight)
-    if is_dask_namespace(xp):
-        raise TypeError("x and weight must be of a library that computes, as the blocks of dask's are: got dask.array")
     problem = Problem.of(x, weight, parameters, (output_padding, output_size) if transposed else None, xp=xp)
     threads, made = at_a_time(x, current().threads), []
     for slot, name in zip("yxw", _NAMES, strict=True):
-        asked = problem.with_slot(slot)
-        compute = asked.compute_dtype(xp=xp)
-        made.append(_contraction(name, [ways(task, x, compute, xp=xp) for _, task in asked.tasks], threads))
+        made.append(_contraction(name, ways_of(problem.with_slot(slot), x, xp=xp), threads))
     geometry = problem.convolution.geometry
     direct = 2 * math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
     return Explanation(_in_words(geometry), direct, tuple(made))

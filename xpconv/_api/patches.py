@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 
@@ -11,11 +11,12 @@ from .._arrays.devices import device
 from .._arrays.doors import add, convert, put
 from .._arrays.dtypes import accumulating, working
 from .._arrays.layout import Layout
-from .._arrays.namespace import agree, is_bool, is_dask_array, is_torch_array, lacking, library
+from .._arrays.namespace import agree, is_bool, lacking, library
 from .._arrays.padding import border, border_adjoint, pad, pad_adjoint
 from .._arrays.typing import ArrayT
 from .._arrays.windows import fold as fold_windows
 from .._arrays.windows import windows
+from .._engines.dispatch import linear
 from .._engines.entry import public
 from .._spec.convolution import Convolution
 from .._spec.geometry import Padding, PerAxis, is_listing, per_axis
@@ -90,7 +91,7 @@ def unfold(
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
     params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
     size = tuple(x.shape[x.ndim - ndim :])
-    return _linear(partial(_taken, kernel, params), partial(_added, size, kernel, params), x, ndim)
+    return linear(partial(_taken, kernel, params), partial(_added, size, kernel, params), x, ndim)
 
 
 @public
@@ -154,23 +155,7 @@ def fold(
     if rows % math.prod(kernel):
         raise ValueError(f"columns must have a multiple of {math.prod(kernel)} rows, one for each tap: got {rows}")
     params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
-    return _linear(partial(_added, size, kernel, params), partial(_taken, kernel, params), columns, 1)
-
-
-def _linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:
-    """`there(x)`. torch learns that `back` is its adjoint, dask that it needs the last `whole` axes in one chunk."""
-    made: ArrayT
-    if is_torch_array(x):
-        from .._engines.torch import Linear  # it imports torch
-
-        made = Linear.apply(there, back, x)
-        return made
-    if is_dask_array(x):
-        from .._engines.dask import by_channels  # it imports dask
-
-        made = by_channels(there, x, whole)
-        return made
-    return there(x)
+    return linear(partial(_added, size, kernel, params), partial(_taken, kernel, params), columns, 1)
 
 
 def _taken(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:

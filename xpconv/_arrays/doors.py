@@ -45,6 +45,7 @@ __all__ = [
     "known_equal",
     "matmul",
     "most_parts",
+    "place_of",
     "put",
     "quietly",
     "real_parts",
@@ -79,7 +80,7 @@ def constant(make: Callable[..., Any], *sizes: Any, like: ArrayT, xp: Namespace)
     Copied to a device once, and kept there: for each device, and for each stream of work on it, since what one stream
     copies another may not wait for. Not kept where arrays may belong to a trace, and end with it.
     """
-    place = _stream(like)
+    place = place_of(like)
     key = make, sizes, str(like.dtype), place
     kept = _constants.get(key)
     if kept is None:
@@ -93,7 +94,7 @@ MOST_CONSTANTS = 64
 _constants: dict[Any, Any] = {}
 
 
-def _stream(x: Any) -> tuple[object, ...] | None:
+def place_of(x: Any) -> tuple[object, ...] | None:
     """The device where x lies and the stream that works on it now; None where nothing may be kept from call to call."""
     if isinstance(x, np.ndarray):
         return ("numpy",)

@@ -41,7 +41,6 @@ __all__ = [
     "is_dask_namespace",
     "is_floating",
     "is_kind",
-    "is_numpy",
     "is_real",
     "is_supported",
     "is_torch_array",
@@ -67,11 +66,6 @@ def agree(*, bias: object = None, **arrays: object) -> Namespace:
             if ours != theirs and not (ours is None or theirs is None):  # while JAX traces, an array has no device
                 raise TypeError(f"{leader} and {name} must have one {what}: got {ours} and {theirs}")
     return cast(Namespace, next((one for one, *_ in kinds.values() if is_dask_namespace(one)), xp))
-
-
-def is_numpy(x: object) -> bool:
-    """Whether x is a NumPy array."""
-    return isinstance(x, np.ndarray)
 
 
 def library(name: str, array: Any) -> Namespace:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from .._algorithms.choose import Choice
+from .._algorithms.contract import ways
 from .._algorithms.weight import Weight
-from .._arrays.namespace import is_dask_namespace, is_torch_namespace
+from .._arrays.namespace import is_dask_array, is_dask_namespace, is_torch_array, is_torch_namespace
 from .._arrays.typing import ArrayT, Namespace
+from .._spec.options import current
 from .evaluate import bias_grad as eager_bias_grad
 from .evaluate import evaluate
 from .evaluate import only_bias as eager_only_bias
 from .problem import Problem
 
-__all__ = ["bias_grad", "dispatch", "only_bias"]
+__all__ = ["bias_grad", "check_method", "dispatch", "linear", "only_bias", "ways_of"]
 
 
 def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = None, *, xp: Namespace) -> Any:
@@ -44,3 +48,34 @@ def only_bias(problem: Problem, bias: Any, like: Any, *, xp: Namespace) -> Any:
 
         return lazily(problem, bias, like, xp=xp)
     return eager_only_bias(problem, bias, like, xp=xp)
+
+
+def ways_of(problem: Problem, like: ArrayT, *, xp: Namespace) -> list[list[Choice]]:
+    """How each step of a problem can be done with arrays like one, the chosen way first."""
+    if is_dask_namespace(xp):
+        raise TypeError("x and weight must be of a library that computes, as the blocks of dask's are: got dask.array")
+    compute = problem.compute_dtype(xp=xp)
+    return [ways(task, like, compute, xp=xp) for _, task in problem.tasks]
+
+
+def check_method(problems: Sequence[Problem], like: ArrayT, *, xp: Namespace) -> None:
+    """Raise the error of a method that cannot do one of these problems before any work; dask has a check of its own."""
+    if current().method != "auto" and not is_dask_namespace(xp):
+        for problem in problems:
+            ways_of(problem, like, xp=xp)
+
+
+def linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:
+    """`there(x)`. torch learns that `back` is its adjoint, dask that it needs the last `whole` axes in one chunk."""
+    made: ArrayT
+    if is_torch_array(x):
+        from .torch import Linear
+
+        made = Linear.apply(there, back, x)
+        return made
+    if is_dask_array(x):
+        from .dask import by_channels
+
+        made = by_channels(there, x, whole)
+        return made
+    return there(x)
