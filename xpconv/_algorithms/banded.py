@@ -36,6 +36,9 @@ class Banded:
     swapped = True  # in memory the rows are the innermost axis
     propagates_nonfinite = frozenset("yxw")
 
+    def reshapes(self, slot: str, geometry: Geometry) -> bool:  # noqa: ARG002
+        return False
+
     def footprint(self, geometry: Geometry) -> Footprint:
         tiles = self._tiles(geometry)
         rows, height = geometry.outputs * self.tile, geometry.inputs * tiles.taps

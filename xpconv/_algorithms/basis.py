@@ -37,6 +37,9 @@ class Basis(Protocol):
     def propagates_nonfinite(self) -> frozenset[str]:
         """The slots "y", "x", "w" in which NaN and infinities reach numbers that they do not reach in a direct sum."""
 
+    def reshapes(self, slot: str, geometry: Geometry) -> bool:
+        """Whether the map of that slot and its adjoint only reshape, without moving a number."""
+
     def footprint(self, geometry: Geometry) -> Footprint: ...
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:

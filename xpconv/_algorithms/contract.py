@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from .._arrays.devices import device
@@ -66,7 +66,8 @@ def _by_phases(
     else:  # no tap meets some of the inputs
         dx = nothing_but(bias, geometry.x_shape, w.array, held, xp=xp)
     for piece in choice.pieces:
-        dx = forward(piece.plan, dy, replace(w, turned=piece.taps), bias, Target(dx, piece.inputs), xp=xp)
+        turned = Weight(w.array, w.memory, piece.taps)
+        dx = forward(piece.plan, dy, turned, bias, Target(dx, piece.inputs), xp=xp)
     return dx
 
 

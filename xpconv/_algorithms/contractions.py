@@ -20,23 +20,26 @@ not depend on how many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain, groupby
 from typing import Any, Generic, NamedTuple, TypeAlias
 
 from .._arrays.devices import device
-from .._arrays.doors import add, is_finite, matmul, put, quietly, side_by_side
+from .._arrays.doors import add, is_finite, matmul, multiplied_into, put, quietly, side_by_side
 from .._arrays.dtypes import accumulating
 from .._arrays.typing import ArrayT, Namespace
-from .._spec.blocks import Part
+from .._spec.blocks import Part, Parts
 from .._spec.convolution import part_of
 from .._spec.options import current
+from .basis import Basis
 from .plan import Plan
 from .weight import Weight
 
 __all__ = ["Target", "accumulator", "forward", "input_grad", "nothing_but", "per_channel", "weight_grad"]
 
 Where: TypeAlias = tuple[Any, ...]
+Write: TypeAlias = Callable[..., Any]  # `put` or `add`
 Job: TypeAlias = tuple[Part, Any]  # with the weight of the part in the basis
 
 
@@ -54,22 +57,29 @@ def forward(
     plan: Plan, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, target: Target[ArrayT], *, xp: Namespace
 ) -> ArrayT:
     """y = Ey*( W @ X ) + bias, in the target."""
-    basis, whole_inputs = plan.basis, plan.parts.geometry.inputs
+    basis, whole = plan.basis, plan.parts.geometry
 
-    def compute(job: Job) -> tuple[Where, ArrayT]:
-        part, W = job
-        with quietly(bool(basis.propagates_nonfinite)):
+    def product(part: Part, W: Any) -> ArrayT:
+        X = basis.ex(x[part.x], part.geometry, xp=xp)
+        y: ArrayT = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
+        return y
+
+    def lowered(part: Part) -> ArrayT:
+        plain, piece = plan.lowered(part.geometry, "y"), w.part(part, whole.inputs, xp=xp)
+        y: ArrayT = xp.empty(part.geometry.y_shape, dtype=w.array.dtype, device=device(piece))
+        return forward(plain, x[part.x], Weight(piece), None, Target(y), xp=xp)
+
+    def compute(out: ArrayT, job: Job, write: Write) -> ArrayT:
+        (part, W), where = job, target.at(job[0].y)
+        own = None if bias is None or part.inputs.start else per_channel(bias[part.y[1]], out.ndim, xp=xp)
+        if write is put and basis.reshapes("y", part.geometry):
             X = basis.ex(x[part.x], part.geometry, xp=xp)
+            if multiplied_into(out, where, W, X):
+                return out if own is None else add(out, where, own, xp=xp)
             y = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
-            nonfinite = "y" in basis.propagates_nonfinite and not is_finite(y, xp=xp)
-        if nonfinite:  # again by lowering, which spreads nothing
-            del X, y
-            plain, piece = plan.lowered(part.geometry, "y"), w.part(part, whole_inputs, xp=xp)
-            y = xp.empty(part.geometry.y_shape, dtype=w.array.dtype, device=device(piece))
-            y = forward(plain, x[part.x], Weight(piece), None, Target(y), xp=xp)
-        if bias is not None and part.inputs.start == 0:
-            y = add(y, (...,), per_channel(bias[part.y[1]], y.ndim, xp=xp), xp=xp)
-        return target.at(part.y), y
+        else:
+            y = _checked("y", basis, partial(product, part, W), partial(lowered, part), xp=xp)
+        return write(out, where, y if own is None else add(y, (...,), own, xp=xp), xp=xp)
 
     return _fill(plan, target.array, compute, w, xp=xp)
 
@@ -79,24 +89,23 @@ def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, d
     basis, whole = plan.basis, plan.parts.geometry
 
     def product(part: Part, W: Any) -> ArrayT:
-        if not part.geometry.positions:  # no window reaches these inputs
-            nothing: ArrayT = xp.zeros(part.geometry.x_shape, dtype=w.array.dtype, device=device(w.array))
-            return nothing
-        with quietly(bool(basis.propagates_nonfinite)):
-            Y = basis.ey(dy[part.y], part.geometry, xp=xp)
-            dx: ArrayT = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
-            nonfinite = "x" in basis.propagates_nonfinite and not is_finite(dx, xp=xp)
-        if nonfinite:
-            del Y, dx
-            plain, piece = plan.lowered(part.geometry, "x"), Weight(w.part(part, whole.inputs, xp=xp))
-            dx = input_grad(plain, dy[part.y], piece, None, w.array.dtype, xp=xp)
+        Y = basis.ey(dy[part.y], part.geometry, xp=xp)
+        dx: ArrayT = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
         return dx
 
-    def compute(job: Job) -> tuple[Where, ArrayT]:
-        part, dx = job[0], product(*job)
+    def lowered(part: Part) -> ArrayT:
+        plain, piece = plan.lowered(part.geometry, "x"), Weight(w.part(part, whole.inputs, xp=xp))
+        return input_grad(plain, dy[part.y], piece, None, w.array.dtype, xp=xp)
+
+    def compute(out: ArrayT, job: Job, write: Write) -> ArrayT:
+        part, W = job
+        if part.geometry.positions:
+            dx = _checked("x", basis, partial(product, part, W), partial(lowered, part), xp=xp)
+        else:  # no window reaches these inputs
+            dx = xp.zeros(part.geometry.x_shape, dtype=w.array.dtype, device=device(w.array))
         if bias is not None and part.outputs.start == 0 and not plan.overlapping:
             dx = add(dx, (...,), per_channel(bias[part.x[1]], dx.ndim, xp=xp), xp=xp)
-        return part.x, dx
+        return write(out, part.x, dx, xp=xp)
 
     held = accumulator(plan, w, dtype, xp=xp)
     if plan.overlapping:
@@ -116,26 +125,33 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
         X = basis.ex(x[part.x], part.geometry, xp=xp)
         return _product(Y, xp.matrix_transpose(X), plan, xp=xp)
 
-    def plain(part: Part) -> ArrayT:
+    def lowered(part: Part) -> ArrayT:
         return weight_grad(plan.lowered(part.geometry, "w"), dy[part.y], x[part.x], xp=xp)
 
-    def compute(job: tuple[int, int]) -> tuple[Where, ArrayT]:
+    def summed(some: Sequence[int]) -> ArrayT:
+        """The sum over parts of the same weights."""
+        geometry = parts[some[0]].geometry
+        return _checked(
+            "w",
+            basis,
+            lambda: basis.ew_adjoint(_sum(product, parts, some), geometry, xp=xp),
+            lambda: _sum(lowered, parts, some),
+            xp=xp,
+        )
+
+    def compute(out: ArrayT, job: tuple[int, int], write: Write) -> ArrayT:
         weights, i = job
-        summed = range(count * i // plan.partial_sums, count * (i + 1) // plan.partial_sums)
-        part = parts[weights * count + summed[0]]
-        with quietly(bool(basis.propagates_nonfinite)):
-            dw = basis.ew_adjoint(_sum(product, parts, weights * count, summed), part.geometry, xp=xp)
-            nonfinite = "w" in basis.propagates_nonfinite and not is_finite(dw, xp=xp)
-        if nonfinite:
-            dw = _sum(plain, parts, weights * count, summed)
-        return (i, *part.w), dw
+        first, last = (weights * count + count * end // plan.partial_sums for end in (i, i + 1))
+        return write(out, (i, *parts[first].w), summed(range(first, last)), xp=xp)
 
     if not count:
         zeros: ArrayT = xp.zeros(parts.geometry.w_shape, dtype=x.dtype, device=device(x))
         return zeros
+    if parts.count == 1 and basis.reshapes("w", parts.geometry):
+        return summed((0,))
     sums: ArrayT = xp.empty((plan.partial_sums, *parts.geometry.w_shape), dtype=x.dtype, device=device(x))
     jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.partial_sums))
-    sums = side_by_side(sums, put, compute, jobs, plan.threads(current().threads), xp=xp)
+    sums = side_by_side(sums, partial(compute, write=put), jobs, plan.threads(current().threads))
     dw: ArrayT = sums[0, ...]
     for i in range(1, plan.partial_sums):
         dw = xp.add(dw, sums[i, ...])  # a new array: a view would hold all of them
@@ -159,13 +175,12 @@ def accumulator(plan: Plan, w: Weight[ArrayT], dtype: Any, *, xp: Namespace) -> 
     return accumulating(xp, dtype, w.array.dtype) if several else dtype
 
 
-def _fill(
-    plan: Plan, out: ArrayT, compute: Callable[[Job], tuple[Where, ArrayT]], w: Weight[ArrayT], *, xp: Namespace
-) -> ArrayT:
+def _fill(plan: Plan, out: ArrayT, compute: Callable[..., ArrayT], w: Weight[ArrayT], *, xp: Namespace) -> ArrayT:
     """`out` part by part; parts that are added to the same numbers come in steps, one step after the other."""
     parts = plan.parts
     if parts.count == 1 and not plan.overlapping:  # the shortest way: small calls are mostly overhead
-        return put(out, *compute((parts[0], w.in_basis(parts[0], plan, xp=xp))), xp=xp)
+        part = parts[0]
+        return compute(out, (part, w.in_basis(part, plan, xp=xp)), put)
     steps = parts.counts[parts.reduced]
     size, threads = parts.count // steps, plan.threads(current().threads)
 
@@ -178,7 +193,8 @@ def _fill(
                 yield part, W
 
     for i in range(steps):
-        out = side_by_side(out, add if i or plan.overlapping else put, compute, jobs(size * i), threads, xp=xp)
+        write = add if i or plan.overlapping else put
+        out = side_by_side(out, partial(compute, write=write), jobs(size * i), threads)
     return out
 
 
@@ -188,8 +204,23 @@ def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:
     return xp.matrix_transpose(matmul(xp.matrix_transpose(b), xp.matrix_transpose(a), xp=xp))
 
 
-def _sum(product: Callable[[Part], ArrayT], parts: Any, begin: int, summed: range) -> ArrayT:
-    total = product(parts[begin + summed[0]])
-    for i in summed[1:]:
-        total += product(parts[begin + i])  # type: ignore[operator]
+def _checked(
+    slot: str, basis: Basis, make: Callable[[], ArrayT], lowered: Callable[[], ArrayT], *, xp: Namespace
+) -> ArrayT:
+    """What `make` returns; where the basis has spread NaN or infinities in it, what `lowered` returns."""
+    if not basis.propagates_nonfinite:
+        return make()
+    with quietly():
+        made = make()
+        if slot not in basis.propagates_nonfinite or is_finite(made, xp=xp):
+            return made
+    del made
+    return lowered()
+
+
+def _sum(product: Callable[[Part], ArrayT], parts: Parts, some: Sequence[int]) -> ArrayT:
+    first, *others = some
+    total = product(parts[first])
+    for i in others:
+        total += product(parts[i])  # type: ignore[operator]
     return total

@@ -28,6 +28,9 @@ class Flat(Lowering):
     name = "flat"
     propagates_nonfinite = frozenset("w")  # zeros of Y meet windows that reach around the end of a row
 
+    def reshapes(self, slot: str, geometry: Geometry) -> bool:  # noqa: ARG002
+        return slot == "w"
+
     def footprint(self, geometry: Geometry) -> Footprint:
         return super().footprint(_whole_rows(geometry))
 

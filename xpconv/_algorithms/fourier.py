@@ -37,6 +37,9 @@ class Fourier:
     swapped = False
     propagates_nonfinite = frozenset("yxw")
 
+    def reshapes(self, slot: str, geometry: Geometry) -> bool:  # noqa: ARG002
+        return False
+
     def footprint(self, geometry: Geometry) -> Footprint:
         frequencies = math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)  # half tell the whole
         columns = geometry.samples * self._tiles(geometry).positions

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
-from .._arrays.windows import fold, windows
+from .._arrays.windows import columns, fold
 from .._spec.geometry import Geometry
 from .basis import Footprint
 
@@ -25,6 +25,9 @@ class Lowering:
     name = "lowering"
     swapped = False
     propagates_nonfinite: ClassVar[frozenset[str]] = frozenset()
+
+    def reshapes(self, slot: str, geometry: Geometry) -> bool:
+        return slot == "w" or (slot == "y" and geometry.samples == 1)
 
     def footprint(self, geometry: Geometry) -> Footprint:
         height, columns = geometry.inputs * geometry.taps, geometry.samples * geometry.positions
@@ -39,20 +42,16 @@ class Lowering:
 
     def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(n, g*c, *size) -> (g, c*taps, n*positions)."""
-        ndim = len(geometry.axes)
-        taps, out = range(2, 2 + ndim), range(2 + ndim, 2 + 2 * ndim)
-        columns = windows(pad(x, geometry, xp=xp), geometry, xp=xp)  # (n, g*c, *kernel, *out)
-        columns = xp.permute_dims(columns, (1, *taps, 0, *out))  # (g*c, *kernel, n, *out)
         shape = (geometry.groups, geometry.inputs * geometry.taps, geometry.samples * geometry.positions)
-        return xp.reshape(columns, shape)
+        return xp.reshape(columns(pad(x, geometry, xp=xp), geometry, xp=xp), shape)
 
-    def ex_adjoint(self, columns: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+    def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         ndim = len(geometry.axes)
         taps, out = range(1, 1 + ndim), range(2 + ndim, 2 + 2 * ndim)
         shape = (geometry.groups * geometry.inputs, *geometry.kernel, geometry.samples, *geometry.out)
-        columns = xp.reshape(columns, shape)  # (g*c, *kernel, n, *out)
-        columns = xp.permute_dims(columns, (1 + ndim, 0, *taps, *out))  # (n, g*c, *kernel, *out)
-        return pad_adjoint(fold(columns, geometry, xp=xp), geometry, xp=xp)
+        X = xp.reshape(X, shape)  # (g*c, *kernel, n, *out)
+        X = xp.permute_dims(X, (1 + ndim, 0, *taps, *out))  # (n, g*c, *kernel, *out)
+        return pad_adjoint(fold(X, geometry, xp=xp), geometry, xp=xp)
 
     def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) -> (g, o, c*taps)."""

@@ -48,7 +48,7 @@ class Weight(Generic[ArrayT]):
     def in_basis(self, part: Part, plan: Plan, *, xp: Namespace) -> Any:
         """W of a part; of a phase, or of all taps, the one that was made last is remembered."""
         geometry, basis, memory = part.geometry, plan.basis, self.memory
-        if memory is None or plan.weight_cuts > 1 or not basis.footprint(geometry).w:
+        if memory is None or plan.weight_cuts > 1 or basis.reshapes("w", geometry):
             return self._made(part, plan, xp=xp)
         phase = None if self.turned is None else tuple((tap.start, tap.stop, tap.step) for tap in self.turned)
         key = basis, geometry.counts[1:], tuple(axis[1:4] for axis in geometry.axes)  # kernel, stride, dilation
@@ -59,5 +59,8 @@ class Weight(Generic[ArrayT]):
         return W
 
     def _made(self, part: Part, plan: Plan, *, xp: Namespace) -> Any:
-        with quietly(bool(plan.basis.propagates_nonfinite)):
-            return plan.basis.ew(self.part(part, plan.parts.geometry.inputs, xp=xp), part.geometry, xp=xp)
+        basis, w = plan.basis, self.part(part, plan.parts.geometry.inputs, xp=xp)
+        if not basis.propagates_nonfinite:
+            return basis.ew(w, part.geometry, xp=xp)
+        with quietly():
+            return basis.ew(w, part.geometry, xp=xp)

@@ -39,6 +39,9 @@ class Winograd:
     swapped = False
     propagates_nonfinite = frozenset("yxw")
 
+    def reshapes(self, slot: str, geometry: Geometry) -> bool:  # noqa: ARG002
+        return False
+
     def footprint(self, geometry: Geometry) -> Footprint:
         points, columns = math.prod(self._points(geometry)), geometry.samples * self._tiles(geometry).positions
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
+from functools import partial
 from itertools import product
 from typing import Any, TypeVar, cast
 
@@ -45,6 +46,7 @@ __all__ = [
     "known_equal",
     "matmul",
     "most_parts",
+    "multiplied_into",
     "place_of",
     "put",
     "quietly",
@@ -148,7 +150,8 @@ def flip(x: ArrayT, axes: Sequence[int], *, xp: Namespace) -> ArrayT:
     has none for unsigned integers of more than 8 bits.
     """
     if isinstance(x, np.ndarray):
-        return cast(ArrayT, np.ascontiguousarray(np.flip(x, axis=tuple(axes))))
+        backwards = tuple(slice(None, None, -1 if axis in axes else 1) for axis in range(x.ndim))
+        return cast(ArrayT, np.ascontiguousarray(x[backwards]))
     if is_dask_namespace(cast(Any, xp)):
         return xp.flip(x, axis=tuple(axes))
     dtype = x.dtype
@@ -207,6 +210,18 @@ def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     return xp.matmul(a, b)
 
 
+def multiplied_into(out: ArrayT, where: tuple[Any, ...], a: ArrayT, b: ArrayT) -> bool:
+    """Writes a @ b, each matrix a run of memory, to `out[where]`; False, with nothing done, where that would copy."""
+    if not isinstance(out, np.ndarray) or out.dtype != a.dtype or a.shape[-1] == 1:
+        return False
+    try:
+        place = out[where].reshape((*a.shape[:-1], b.shape[-1]), copy=False)
+    except ValueError:
+        return False
+    np.matmul(cast(Any, a), cast(Any, b), out=place)
+    return True
+
+
 def _lacks_product(a: Any, *, xp: Namespace) -> bool:
     """torch multiplies no matrices of integers elsewhere than on a CPU."""
     return is_torch_array(a) and a.device.type != "cpu" and is_kind(cast(Any, xp), a.dtype, "integral")
@@ -257,12 +272,9 @@ def is_finite(x: ArrayT, *, xp: Namespace) -> bool:
     return not can_check_finite(x) or bool(xp.isfinite(xp.sum(x)))
 
 
-def quietly(spreads: bool) -> AbstractContextManager[object]:
+def quietly() -> AbstractContextManager[object]:
     """Turns off NumPy's warnings of overflow and invalid values, where an algorithm itself may cause them."""
-    return np.errstate(all="ignore") if spreads else _LOUDLY
-
-
-_LOUDLY: AbstractContextManager[object] = nullcontext()
+    return np.errstate(all="ignore")
 
 
 def can_check_finite(x: ArrayT) -> bool:
@@ -323,23 +335,15 @@ def at_a_time(x: ArrayT, threads: int) -> int:
     return threads if isinstance(x, np.ndarray) else 1
 
 
-def side_by_side(
-    out: ArrayT,
-    write: Callable[..., ArrayT],
-    work: Callable[[S], tuple[tuple[Any, ...], ArrayT]],
-    items: Iterable[S],
-    threads: int,
-    *,
-    xp: Namespace,
-) -> ArrayT:
-    """`out` after all work is done: the work on an item returns a block and where it belongs, and `write` writes it.
+def side_by_side(out: ArrayT, work: Callable[[ArrayT, S], ArrayT], items: Iterable[S], threads: int) -> ArrayT:
+    """`out` after all work is done: `work(out, item)` returns it with what belongs to an item.
 
-    On several threads for NumPy's arrays: other libraries use all cores, or the whole device, by themselves. With
-    `threads` 0 the calling thread does it alone, and BLAS uses its own threads.
+    On several threads for NumPy's arrays, which work changes in place: other libraries use all cores, or the whole
+    device, by themselves. With `threads` 0 the calling thread does it alone, and BLAS uses its own threads.
     """
     if isinstance(out, np.ndarray) and threads:
-        run_all(lambda item: write(out, *work(item), xp=xp), items, threads)
+        run_all(partial(work, out), items, threads)
         return out
     for item in items:
-        out = write(out, *work(item), xp=xp)
+        out = work(out, item)
     return out

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Generic
 
 from .._spec.convolution import Run
@@ -29,7 +28,7 @@ def pad(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
     if geometry.padded == geometry.size:
         return x
     padded: ArrayT = xp.zeros((*x.shape[:2], *geometry.padded), dtype=x.dtype, device=device(x))
-    return put(padded, _inner(geometry), x, xp=xp)
+    return put(padded, geometry.inner, x, xp=xp)
 
 
 def pad_adjoint(padded: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
@@ -37,18 +36,12 @@ def pad_adjoint(padded: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
 
     No window reads the inputs that negative padding has cropped, so their gradient is zero.
     """
-    kept = padded[_inner(geometry)]
+    kept = padded[geometry.inner]
     if all(min(axis.lo, axis.hi) >= 0 for axis in geometry.axes):
         return kept
     x: ArrayT = xp.zeros((*padded.shape[:2], *geometry.size), dtype=padded.dtype, device=device(padded))
     where = (slice(max(-axis.lo, 0), axis.size + min(axis.hi, 0)) for axis in geometry.axes)
     return put(x, (slice(None), slice(None), *where), kept, xp=xp)
-
-
-@lru_cache(maxsize=1024)
-def _inner(geometry: Geometry) -> tuple[slice, ...]:
-    spans = (slice(max(axis.lo, 0), axis.padded - max(axis.hi, 0)) for axis in geometry.axes)
-    return (slice(None), slice(None), *spans)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import operator
-from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -18,24 +17,28 @@ from .devices import device
 from .doors import add, put, strided_view
 from .typing import ArrayT, Namespace
 
-__all__ = ["fold", "row_windows", "windows"]
+__all__ = ["columns", "fold", "row_windows", "windows"]
 
 FEW = 15  # up to so many slices are faster than the alternative; four times as many, if they have no gaps
 
 
 def windows(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
     """(n, c, *padded) -> (n, c, *kernel, *out): each tap's value at each position; a view if the library has them."""
-    places, along, steps = _view(geometry)
-    view = strided_view(x, (*x.shape[:2], *places), along, steps)
+    view = strided_view(x, (*x.shape[:2], *geometry.kernel, *geometry.out), *geometry.walk)
     return windows_by_slices(x, geometry, xp=xp) if view is None else view
 
 
-@lru_cache(maxsize=1024)
-def _view(geometry: Geometry) -> tuple[tuple[int, ...], ...]:
-    """The sizes of the view behind (n, c), the axes of x that its axes walk along, and in which steps."""
-    spatial = tuple(range(2, 2 + len(geometry.axes)))
-    steps = (1, 1, *(axis.dilation for axis in geometry.axes), *(axis.stride for axis in geometry.axes))
-    return (*geometry.kernel, *geometry.out), (0, 1, *spatial, *spatial), steps
+def columns(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+    """(n, c, *padded) -> (c, *kernel, n, *out): the windows, in the order in which lowering stores them."""
+    ndim = len(geometry.axes)
+    axes, steps = geometry.walk
+    shape = (x.shape[1], *geometry.kernel, x.shape[0], *geometry.out)
+    taps = slice(2, 2 + ndim)
+    view = strided_view(x, shape, (1, *axes[taps], 0, *axes[taps]), (1, *steps[taps], 1, *steps[2 + ndim :]))
+    if view is not None:
+        return view
+    x = windows_by_slices(x, geometry, xp=xp)  # (n, c, *kernel, *out)
+    return xp.permute_dims(x, (1, *range(2, 2 + ndim), 0, *range(2 + ndim, 2 + 2 * ndim)))
 
 
 def windows_by_slices(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:

@@ -25,6 +25,13 @@ __all__ = ["arranged", "bias_grad", "evaluate", "fill", "only_bias", "placed"]
 
 def evaluate(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *, xp: Namespace) -> ArrayT:
     """What fills the problem's slot, from the other two and a bias; b may be a `Weight`."""
+    plain = problem.plain
+    if (
+        plain is not None
+        and (bias is None or bias.dtype == problem.dtype)
+        and (problem.conjugated is None or not is_complex(problem.dtype, xp=xp))
+    ):  # the shortest way: small calls are mostly overhead
+        return contract(plain, a, b if problem.name == "w" or isinstance(b, Weight) else Weight(b), bias, xp=xp)
     return placed(problem, fill(problem, *arranged(problem, a, b, xp=xp), bias, xp=xp), xp=xp)
 
 

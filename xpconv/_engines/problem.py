@@ -104,6 +104,14 @@ class Problem:
         return self.tasks[0][1] if undilated and len(self.tasks) == 1 and self.tasks[0][0].runs is None else None
 
     @cached_property
+    def plain(self) -> Task | None:
+        """The only task, if arrays stand in T as the caller has them, all of the one dtype that is computed in."""
+        same = self.dtype == self.dtypes.forward == self.dtypes.backward and not self.dtypes.mixed
+        same = same and all(self.dtype == dtype for dtype in self.dtypes[:3])
+        placed = self.layout.channels == len(self.layout.batch) == 1 and not self.flip and not self.swapped
+        return self.direct if same and placed and self.convolution.border is None else None
+
+    @cached_property
     def slot(self) -> str:
         """The slot of T that is filled."""
         return dict(zip("yxw", (*self.slots, "w"), strict=True))[self.name]

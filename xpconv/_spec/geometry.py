@@ -178,6 +178,19 @@ class Geometry:
         return tuple(axis.out for axis in self.axes)
 
     @cached_property
+    def inner(self) -> tuple[slice, ...]:
+        """Where the inputs lie in the padded axes of an array (n, c, *padded)."""
+        spans = (slice(max(axis.lo, 0), axis.padded - max(axis.hi, 0)) for axis in self.axes)
+        return (slice(None), slice(None), *spans)
+
+    @cached_property
+    def walk(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Which axes of (n, c, *padded) those of the windows, (n, c, *kernel, *out), go along, and in which steps."""
+        spatial = tuple(range(2, 2 + len(self.axes)))
+        steps = (1, 1, *(axis.dilation for axis in self.axes), *(axis.stride for axis in self.axes))
+        return (0, 1, *spatial, *spatial), steps
+
+    @cached_property
     def taps(self) -> int:
         return math.prod(self.kernel)
 
