@@ -12,7 +12,7 @@ import pytest
 import threadpoolctl
 
 from xpconv import conv, conv_backward, options
-from xpconv._arrays.threads import run_all
+from xpconv._arrays.threads import _Helpers, run_all
 
 LAYER = ((4, 16, 60, 60), (24, 16, 3, 3))
 
@@ -145,7 +145,8 @@ def test_without_threads_to_be_had_the_caller_does_it_all(monkeypatch):
     def refuse(*_):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    monkeypatch.setattr("xpconv._arrays.threads._helpers", _Helpers())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     done = []
     run_all(done.append, range(5), 4)
     assert done == list(range(5))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from .._spec.geometry import Axis, Geometry
@@ -55,7 +55,7 @@ class Choice:
     seconds: float
     phases: int = 0  # of an input's gradient as forward contractions; a phase that no tap meets has no plan
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
         """The only plan, or that of the first phase."""
         return self.pieces[0].plan
@@ -64,7 +64,7 @@ class Choice:
     def rewritten(self) -> bool:
         return self.phases > 0
 
-    @property
+    @cached_property
     def complete(self) -> bool:
         """Whether every number of the result is made by a plan."""
         return self.phases in (0, len(self.pieces))

@@ -58,8 +58,9 @@ def _by_phases(
     if is_floating(compute, xp=xp) and not is_finite(w.array, xp=xp):
         plain = choice.plan.lowered(geometry, "x")
         return input_grad(plain, dy, Weight(w.array), bias, dtype, xp=xp)
-    accumulators = {accumulator(piece.plan, w, dtype, xp=xp) for piece in choice.pieces}
-    held = dtype if accumulators <= {dtype} else accumulating(xp, dtype, compute)
+    held = dtype
+    if compute != dtype and any(accumulator(piece.plan, w, dtype, xp=xp) != dtype for piece in choice.pieces):
+        held = accumulating(xp, dtype, compute)
     dx: ArrayT
     if choice.complete:
         dx = xp.empty(geometry.x_shape, dtype=held, device=device(dy))
@@ -67,7 +68,7 @@ def _by_phases(
         dx = nothing_but(bias, geometry.x_shape, w.array, held, xp=xp)
     for piece in choice.pieces:
         turned = Weight(w.array, w.memory, piece.taps)
-        dx = forward(piece.plan, dy, turned, bias, Target(dx, piece.inputs), xp=xp)
+        dx = forward(piece.plan, dy, turned, bias, Target(dx, piece.inputs if choice.phases > 1 else None), xp=xp)
     return dx
 
 

@@ -90,7 +90,7 @@ def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, d
 
     def product(part: Part, W: Any) -> ArrayT:
         Y = basis.ey(dy[part.y], part.geometry, xp=xp)
-        dx: ArrayT = basis.ex_adjoint(_product(xp.matrix_transpose(W), Y, plan, xp=xp), part.geometry, xp=xp)
+        dx: ArrayT = basis.ex_adjoint(_product(W.mT, Y, plan, xp=xp), part.geometry, xp=xp)
         return dx
 
     def lowered(part: Part) -> ArrayT:
@@ -123,7 +123,7 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     def product(part: Part) -> ArrayT:
         Y = basis.ey(dy[part.y], part.geometry, xp=xp)
         X = basis.ex(x[part.x], part.geometry, xp=xp)
-        return _product(Y, xp.matrix_transpose(X), plan, xp=xp)
+        return _product(Y, X.mT, plan, xp=xp)
 
     def lowered(part: Part) -> ArrayT:
         return weight_grad(plan.lowered(part.geometry, "w"), dy[part.y], x[part.x], xp=xp)
@@ -147,11 +147,12 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     if not count:
         zeros: ArrayT = xp.zeros(parts.geometry.w_shape, dtype=x.dtype, device=device(x))
         return zeros
-    if parts.count == 1 and basis.reshapes("w", parts.geometry):
+    threads = plan.threads(current().threads)
+    if parts.count == 1 and not threads and basis.reshapes("w", parts.geometry):
         return summed((0,))
     sums: ArrayT = xp.empty((plan.partial_sums, *parts.geometry.w_shape), dtype=x.dtype, device=device(x))
     jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.partial_sums))
-    sums = side_by_side(sums, partial(compute, write=put), jobs, plan.threads(current().threads))
+    sums = side_by_side(sums, partial(compute, write=put), jobs, threads)
     dw: ArrayT = sums[0, ...]
     for i in range(1, plan.partial_sums):
         dw = xp.add(dw, sums[i, ...])  # a new array: a view would hold all of them
@@ -177,12 +178,12 @@ def accumulator(plan: Plan, w: Weight[ArrayT], dtype: Any, *, xp: Namespace) -> 
 
 def _fill(plan: Plan, out: ArrayT, compute: Callable[..., ArrayT], w: Weight[ArrayT], *, xp: Namespace) -> ArrayT:
     """`out` part by part; parts that are added to the same numbers come in steps, one step after the other."""
-    parts = plan.parts
-    if parts.count == 1 and not plan.overlapping:  # the shortest way: small calls are mostly overhead
+    parts, threads = plan.parts, plan.threads(current().threads)
+    if parts.count == 1 and not threads and not plan.overlapping:  # the shortest way: small calls are mostly overhead
         part = parts[0]
         return compute(out, (part, w.in_basis(part, plan, xp=xp)), put)
     steps = parts.counts[parts.reduced]
-    size, threads = parts.count // steps, plan.threads(current().threads)
+    size = parts.count // steps
 
     def jobs(begin: int) -> Iterator[Job]:
         numbered = (parts[begin + i] for i in range(size))
@@ -201,7 +202,7 @@ def _fill(plan: Plan, out: ArrayT, compute: Callable[..., ArrayT], w: Weight[Arr
 def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:
     if not plan.basis.swapped:
         return matmul(a, b, xp=xp)
-    return xp.matrix_transpose(matmul(xp.matrix_transpose(b), xp.matrix_transpose(a), xp=xp))
+    return matmul(b.mT, a.mT, xp=xp).mT
 
 
 def _checked(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from .._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
@@ -16,6 +16,7 @@ __all__ = ["UNLIMITED", "Limits", "Plan", "plan"]
 
 
 UNLIMITED = 2**62
+TINY, LARGE = 2**18, 2**24  # multiplications: those that OpenBLAS makes on one thread; those worth several
 
 
 class Limits(NamedTuple):
@@ -41,23 +42,33 @@ class Plan:
     limits: Limits
 
     def threads(self, wanted: int) -> int:
-        """How many threads have work and workspace; 0 where parts come one by one, and BLAS uses its own threads."""
+        """How many threads have work and workspace; 0 where parts come one by one, and BLAS decides about its threads.
+
+        Of a single part, BLAS shares a large product between threads of its own. In a small one they cost more than
+        they gain, and more again where other work runs on the cores. In a tiny one it uses none anyway.
+        """
         if self.overlapping:
             return 0
         room = (self.limits.workspace - self.shared_bytes) // max(self.part_bytes, 1)
         weight_grad = self.parts.reduced == GROUPS
         jobs = self.partial_sums * self.weight_cuts if weight_grad else self.parts.count
-        return max(min(wanted, room, jobs), 1) if jobs > 1 else 0
+        if jobs > 1:
+            return max(min(wanted, room, jobs), 1)
+        return int(self._products >= TINY and (wanted == 1 or self._products < LARGE))
 
     def bytes(self, wanted: int) -> int:
         """The most bytes that `wanted` threads take."""
         return self.shared_bytes + max(self.threads(wanted), 1) * self.part_bytes
 
-    @property
-    def flops(self) -> int:
-        return 2 * self.parts.count * self.basis.footprint(self.largest).products
+    @cached_property
+    def _products(self) -> int:
+        return self.basis.footprint(self.largest).products
 
     @property
+    def flops(self) -> int:
+        return 2 * self.parts.count * self._products
+
+    @cached_property
     def weight_cuts(self) -> int:
         return math.prod(self.parts.counts[:SAMPLES])
 

@@ -219,12 +219,12 @@ def is_bool(x: ArrayT, *, xp: Namespace) -> bool:
     return is_kind(cast(Any, xp), x.dtype, "bool")
 
 
-def is_complex(dtype: Any, *, xp: Namespace) -> bool:
-    return is_kind(cast(Any, xp), dtype, "complex floating")
+def is_complex(dtype: Any, *, xp: Any) -> bool:
+    return is_kind(xp, dtype, "complex floating")
 
 
-def is_floating(dtype: Any, *, xp: Namespace) -> bool:
-    return not is_kind(cast(Any, xp), dtype, "integral")
+def is_floating(dtype: Any, *, xp: Any) -> bool:
+    return not is_kind(xp, dtype, "integral")
 
 
 def has_fft(xp: Namespace) -> bool:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from functools import lru_cache
+from functools import lru_cache, partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -25,6 +25,11 @@ S = TypeVar("S")
 
 def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:
     """Do the work on every item. After an exception no further item is begun; the first exception is raised here."""
+    if threads == 1:
+        with alone():
+            for item in items:
+                work(item)
+        return
     queue, end, turn = iter(items), object(), threading.Condition()
     helping, closed = 0, False
     errors: list[BaseException] = []
@@ -54,12 +59,12 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
                 helping -= 1
                 turn.notify_all()
 
-    with _one_blas_thread():
+    # numpy.errstate and our own options are context variables: helpers see the caller's.
+    offers = [partial(copy_context().run, help_out) for _ in range(threads - 1)]
+    with _limit:
         try:
             with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
-                for _ in range(threads - 1):
-                    # numpy.errstate and our own options are context variables: helpers see the caller's.
-                    _helpers().submit(copy_context().run, help_out)
+                _helpers.ask(offers)
             toil()
         finally:
             with turn:
@@ -69,50 +74,72 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
                         turn.wait()
                     except KeyboardInterrupt as interrupt:
                         errors.append(interrupt)
+            offers.clear()
     if errors:
         raise errors[0]
+
+
+class _Helpers:
+    """Threads that help with the work of any call. They start when they are first needed, and then wait for more.
+
+    Calls that ask at the same time share them: there are never more than one call could use. An offer that is still
+    waiting when its call is done is withdrawn.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+        self.queue: SimpleQueue[list[Callable[[], object]]] = SimpleQueue()
+
+    def ask(self, offers: list[Callable[[], object]]) -> None:
+        with self.lock:
+            while self.count < len(offers):
+                threading.Thread(target=self._serve, name=f"xpconv-{self.count}", daemon=True).start()
+                self.count += 1
+        for _ in range(len(offers)):
+            self.queue.put(offers)
+
+    def _serve(self) -> None:
+        while True:
+            with suppress(IndexError):
+                self.queue.get().pop()()
+
+
+_helpers = _Helpers()
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """For a call on one of several threads of a scheduler, such as dask's: BLAS starts no threads of its own."""
-    with _one_blas_thread(), _one_own_blas_thread():
+    with _limit, _one_own_blas_thread():
         yield
 
 
-@lru_cache(maxsize=1)
-def _helpers() -> ThreadPoolExecutor:
-    """The helping threads: they start when they are first needed, and then wait for more work."""
-    return ThreadPoolExecutor(max(32, 4 * (os.cpu_count() or 1)), thread_name_prefix="xpconv")
-
-
 class _Limit:
-    """How many calls hold BLAS to one thread at this moment, and what it had before the first of them."""
+    """Holds BLAS to one thread while calls are within.
+
+    The number of BLAS's threads belongs to the process: the first call that enters sets it, the last restores it.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.holders = 0
         self.before: list[tuple[Any, int]] = []
 
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.holders:
+                self.before = _hold(own=False)
+            self.holders += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.holders -= 1
+            if not self.holders:
+                _restore(self.before)
+
 
 _limit = _Limit()
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """The number of BLAS's threads belongs to the process: the first call that enters sets it, the last restores it."""
-    limit = _limit
-    with limit.lock:
-        if not limit.holders:
-            limit.before = _hold(own=False)
-        limit.holders += 1
-    try:
-        yield
-    finally:
-        with limit.lock:
-            limit.holders -= 1
-            if not limit.holders:
-                _restore(limit.before)
 
 
 @contextmanager
@@ -132,26 +159,34 @@ def _blas() -> list[Any]:
 
 
 def _hold(own: bool) -> list[tuple[Any, int]]:
-    """Set those libraries to one thread, and return how many they had."""
-    libraries = [one for one in _blas() if (getattr(one, "threading_layer", None) == "openmp") is own]
-    before = [(library, library.get_num_threads()) for library in libraries]
-    _restore([(library, 1) for library in libraries])
-    return before
+    """Set those libraries to one thread, and return those that had more, with how many."""
+    held = []
+    for library in _blas():
+        if (getattr(library, "threading_layer", None) == "openmp") is own and (
+            before := library.get_num_threads()
+        ) != 1:
+            held.append((library, before))
+            _set(library, 1)
+    return held
 
 
-def _restore(numbers: list[tuple[Any, int]]) -> None:
-    for library, threads in numbers:
-        # threadpoolctl lets the thread that set a number first set it again, and no other; ours may be another.
-        release = getattr(library, "clear_controlling_thread", dict)
-        release(force=True)
-        library.set_num_threads(threads)
-        release(force=True)
+def _restore(held: list[tuple[Any, int]]) -> None:
+    for library, threads in held:
+        _set(library, threads)
+
+
+def _set(library: Any, threads: int) -> None:
+    """Sets the number, and lets any other thread set it next: threadpoolctl would let only the first thread do so."""
+    release = getattr(library, "clear_controlling_thread", dict)
+    release(force=True)
+    library.set_num_threads(threads)
+    release(force=True)
 
 
 def _after_fork() -> None:
     """A forked child has none of its parent's threads: no helpers, and none that would restore BLAS."""
-    global _limit
-    _helpers.cache_clear()
+    global _helpers, _limit
+    _helpers = _Helpers()
     if _limit.holders:
         _restore(_limit.before)
     _limit = _Limit()

@@ -61,7 +61,10 @@ class Problem:
 
     def with_slot(self, name: str) -> Problem:
         """The same problem with another slot to fill: a derivative of a slot is another slot."""
-        return self._derived(name, getattr(self.dtypes, name))
+        known = self._slots.get(name)
+        if known is None:
+            known = self._slots[name] = self._derived(name, getattr(self.dtypes, name))
+        return known
 
     def with_dtype(self, dtype: Any) -> Problem:
         """The same problem with the result in another dtype."""
@@ -71,6 +74,10 @@ class Problem:
         if (name, dtype) not in self._family:
             self._family[name, dtype] = replace(self, name=name, dtype=dtype)
         return self._family[name, dtype]
+
+    @cached_property
+    def _slots(self) -> dict[str, Problem]:
+        return {}
 
     @cached_property
     def _family(self) -> dict[Any, Problem]:
