@@ -47,8 +47,11 @@ class Weight(Generic[ArrayT]):
 
     def in_basis(self, part: Part, plan: Plan, *, xp: Namespace) -> Any:
         """W of a part; of a phase, or of all taps, the one that was made last is remembered."""
-        geometry, basis, memory = part.geometry, plan.basis, self.memory
-        if memory is None or plan.weight_cuts > 1 or basis.reshapes("w", geometry):
+        memory = self.memory
+        if memory is None:
+            return self._made(part, plan, xp=xp)
+        geometry, basis = part.geometry, plan.basis
+        if plan.weight_cuts > 1 or basis.reshapes("w", geometry):
             return self._made(part, plan, xp=xp)
         phase = None if self.turned is None else tuple((tap.start, tap.stop, tap.step) for tap in self.turned)
         key = basis, geometry.counts[1:], tuple(axis[1:4] for axis in geometry.axes)  # kernel, stride, dilation

@@ -30,13 +30,10 @@ def windows(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
 
 def columns(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
     """(n, c, *padded) -> (c, *kernel, n, *out): the windows, in the order in which lowering stores them."""
-    ndim = len(geometry.axes)
-    axes, steps = geometry.walk
-    shape = (x.shape[1], *geometry.kernel, x.shape[0], *geometry.out)
-    taps = slice(2, 2 + ndim)
-    view = strided_view(x, shape, (1, *axes[taps], 0, *axes[taps]), (1, *steps[taps], 1, *steps[2 + ndim :]))
+    view = strided_view(x, *geometry.columns)
     if view is not None:
         return view
+    ndim = len(geometry.axes)
     x = windows_by_slices(x, geometry, xp=xp)  # (n, c, *kernel, *out)
     return xp.permute_dims(x, (1, *range(2, 2 + ndim), 0, *range(2 + ndim, 2 + 2 * ndim)))
 

@@ -191,6 +191,14 @@ class Geometry:
         return (0, 1, *spatial, *spatial), steps
 
     @cached_property
+    def columns(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """The shape (g*c, *kernel, n, *out) of the windows as columns, and how they walk through (n, g*c, *padded)."""
+        taps, out = slice(2, 2 + len(self.axes)), slice(2 + len(self.axes), None)
+        shape = (self.groups * self.inputs, *self.kernel, self.samples, *self.out)
+        axes, steps = self.walk
+        return shape, (1, *axes[taps], 0, *axes[taps]), (1, *steps[taps], 1, *steps[out])
+
+    @cached_property
     def taps(self) -> int:
         return math.prod(self.kernel)
 
