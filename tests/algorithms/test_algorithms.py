@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from dataclasses import replace
 from itertools import product
 
@@ -19,7 +20,7 @@ from xpconv._algorithms.banded import Banded
 from xpconv._algorithms.choose import Wanted, choose
 from xpconv._algorithms.flat import Flat
 from xpconv._algorithms.fourier import Fourier
-from xpconv._algorithms.lowering import Lowering
+from xpconv._algorithms.lowering import Lowering, TapsFirst
 from xpconv._algorithms.plan import Limits, plan
 from xpconv._algorithms.weight import Weight
 from xpconv._algorithms.winograd import Winograd
@@ -29,6 +30,8 @@ from xpconv._spec.geometry import parse
 CASES = [
     (Lowering(), (2, 4, 7, 6), (6, 2, 3, 2), {"stride": (2, 1), "padding": 2, "groups": 2}),
     (Lowering(), (2, 3, 9), (2, 3, 3), {"stride": 4, "dilation": 3, "padding": 1}),
+    (TapsFirst(), (2, 4, 7, 6), (6, 2, 3, 2), {"stride": (2, 1), "padding": 2, "groups": 2}),
+    (TapsFirst(), (2, 3, 9), (2, 3, 3), {"dilation": 3, "padding": 1}),
     (Flat(), (2, 4, 7, 6), (6, 2, 3, 2), {"stride": (2, 1), "dilation": (1, 2), "padding": 2, "groups": 2}),
     (Flat(), (2, 3, 4, 5, 3), (3, 1, 2, 3, 2), {"padding": (0, 1, 1), "groups": 3}),
     (Winograd((2, 2)), (2, 4, 6, 7), (6, 2, 3, 3), {"padding": 1, "groups": 2}),
@@ -117,6 +120,30 @@ def test_parts_of_the_input_gradient_may_overlap(backend, rng, case):
         dx = contractions.input_grad(input_grad, dy_, Weight(w_), bias_, dy_.dtype, xp=xp)
     values = expected(geometry, dy, x, w).dx + bias.reshape(-1, *(1,) * (x.ndim - 2))
     assert np.max(np.abs(backend.numpy(dx) - values)) <= 100 * np.finfo("float64").eps * np.max(np.abs(values))
+
+
+@pytest.mark.parametrize("memory", [(2, 3, 1, 0), (0, 2, 3, 1)], ids=["HWIO", "OHWI"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_weight_is_read_as_it_lies_in_memory(rng, memory, groups):
+    """As TensorFlow and channels-last layouts have it: the same values as of a contiguous weight, and no copy of it."""
+    x, w, dy = (rng.standard_normal(shape) for shape in ((1, 32, 3, 2), (256, 32 // groups, 3, 3), (1, 256, 3, 2)))
+    there = np.ascontiguousarray(w.transpose(memory)).transpose(np.argsort(memory))
+    assert there.strides != w.strides
+    calls = {
+        "y": lambda weight: conv(x, weight, padding=1, groups=groups),
+        "x": lambda weight: conv_input_grad(dy, weight, input_size=(3, 2), padding=1, groups=groups),
+    }
+    sums = oracle.contract(dy, x, w, stride=(1, 1), lo=(1, 1), dilation=(1, 1), groups=groups)
+    with options(method="lowering"):
+        for call, values in zip(calls.values(), (sums.y, sums.dx), strict=True):
+            assert np.max(np.abs(call(there) - values)) <= 1e-12 * np.max(np.abs(values))
+        tracemalloc.start()
+        try:
+            calls["y"](there)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < w.nbytes // 2
 
 
 METHODS = {

@@ -39,7 +39,7 @@ from .weight import Weight
 __all__ = ["Target", "accumulator", "forward", "input_grad", "nothing_but", "per_channel", "weight_grad"]
 
 Where: TypeAlias = tuple[Any, ...]
-Write: TypeAlias = Callable[..., Any]  # `put` or `add`
+Write: TypeAlias = Callable[..., ArrayT]  # `put` or `add`
 Job: TypeAlias = tuple[Part, Any]  # with the weight of the part in the basis
 
 
@@ -57,6 +57,7 @@ def forward(
     plan: Plan, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, target: Target[ArrayT], *, xp: Namespace
 ) -> ArrayT:
     """y = Ey*( W @ X ) + bias, in the target."""
+    plan = w.suited(plan)
     basis, whole = plan.basis, plan.parts.geometry
 
     def product(part: Part, W: Any) -> ArrayT:
@@ -69,7 +70,7 @@ def forward(
         y: ArrayT = xp.empty(part.geometry.y_shape, dtype=w.array.dtype, device=device(piece))
         return forward(plain, x[part.x], Weight(piece), None, Target(y), xp=xp)
 
-    def compute(out: ArrayT, job: Job, write: Write) -> ArrayT:
+    def compute(out: ArrayT, job: Job, write: Write[ArrayT]) -> ArrayT:
         (part, W), where = job, target.at(job[0].y)
         own = None if bias is None or part.inputs.start else per_channel(bias[part.y[1]], out.ndim, xp=xp)
         if write is put and basis.reshapes("y", part.geometry):
@@ -86,6 +87,7 @@ def forward(
 
 def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, dtype: Any, *, xp: Namespace) -> ArrayT:
     """dx = Ex*( W^T @ Y ) + bias: with a bias, the transposed convolution of dy."""
+    plan = w.suited(plan)
     basis, whole = plan.basis, plan.parts.geometry
 
     def product(part: Part, W: Any) -> ArrayT:
@@ -97,7 +99,7 @@ def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, d
         plain, piece = plan.lowered(part.geometry, "x"), Weight(w.part(part, whole.inputs, xp=xp))
         return input_grad(plain, dy[part.y], piece, None, w.array.dtype, xp=xp)
 
-    def compute(out: ArrayT, job: Job, write: Write) -> ArrayT:
+    def compute(out: ArrayT, job: Job, write: Write[ArrayT]) -> ArrayT:
         part, W = job
         if part.geometry.positions:
             dx = _checked("x", basis, partial(product, part, W), partial(lowered, part), xp=xp)
@@ -139,7 +141,7 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
             xp=xp,
         )
 
-    def compute(out: ArrayT, job: tuple[int, int], write: Write) -> ArrayT:
+    def compute(out: ArrayT, job: tuple[int, int], write: Write[ArrayT]) -> ArrayT:
         weights, i = job
         first, last = (weights * count + count * end // plan.partial_sums for end in (i, i + 1))
         return write(out, (i, *parts[first].w), summed(range(first, last)), xp=xp)
@@ -194,7 +196,7 @@ def _fill(plan: Plan, out: ArrayT, compute: Callable[..., ArrayT], w: Weight[Arr
                 yield part, W
 
     for i in range(steps):
-        write = add if i or plan.overlapping else put
+        write: Write[ArrayT] = add if i or plan.overlapping else put
         out = side_by_side(out, partial(compute, write=write), jobs(size * i), threads)
     return out
 

@@ -17,7 +17,7 @@ from .._arrays.windows import columns, fold
 from .._spec.geometry import Geometry
 from .basis import Footprint
 
-__all__ = ["Lowering"]
+__all__ = ["Lowering", "TapsFirst"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,31 @@ class Lowering:
     def ey_adjoint(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         y = xp.reshape(y, (geometry.groups * geometry.outputs, geometry.samples, *geometry.out))  # (g*o, n, *out)
         return xp.permute_dims(y, (1, 0, *range(2, y.ndim)))
+
+
+@dataclass(frozen=True)
+class TapsFirst(Lowering):
+    """With k as (tap, channel), for a weight that lies in memory as HWIO or OHWI: it is a view then, too."""
+
+    def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        ndim = len(geometry.axes)
+        X = columns(pad(x, geometry, xp=xp), geometry, xp=xp)
+        X = xp.reshape(X, (geometry.groups, geometry.inputs, *X.shape[1:]))  # (g, c, *kernel, n, *out)
+        X = xp.permute_dims(X, (0, *range(2, 2 + ndim), 1, *range(2 + ndim, X.ndim)))  # (g, *kernel, c, n, *out)
+        height, width = geometry.inputs * geometry.taps, geometry.samples * geometry.positions
+        return xp.reshape(X, (geometry.groups, height, width))
+
+    def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        ndim = len(geometry.axes)
+        X = xp.reshape(X, (geometry.groups, *geometry.kernel, geometry.inputs, X.shape[-1]))
+        X = xp.permute_dims(X, (0, 1 + ndim, *range(1, 1 + ndim), 2 + ndim))  # (g, c, *kernel, n*positions)
+        return super().ex_adjoint(X, geometry, xp=xp)
+
+    def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(g*o, c, *kernel) -> (g, o, taps*c)."""
+        w = xp.permute_dims(w, (0, *range(2, w.ndim), 1))
+        return xp.reshape(w, (geometry.groups, geometry.outputs, geometry.inputs * geometry.taps))
+
+    def ew_adjoint(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        w = xp.reshape(w, (geometry.groups * geometry.outputs, *geometry.kernel, geometry.inputs))
+        return xp.permute_dims(w, (0, w.ndim - 1, *range(1, w.ndim - 1)))

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
-from .._arrays.doors import flip, quietly
+from .._arrays.doors import flip, quietly, taps_outermost
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.blocks import Part, channels
 from .._spec.memory import remember
+from .lowering import Lowering, TapsFirst
 from .plan import Plan
 
 __all__ = ["Weight"]
@@ -33,6 +34,12 @@ class Weight(Generic[ArrayT]):
     def at(self, taps: tuple[slice, ...]) -> Weight[ArrayT]:
         """Some of its taps, as a weight that remembers nothing."""
         return Weight(self.array[(slice(None), slice(None), *taps)])
+
+    def suited(self, plan: Plan) -> Plan:
+        """The plan with the kind of lowering that reads the weight as it lies in memory."""
+        if isinstance(plan.basis, Lowering) and self.turned is None and taps_outermost(self.array):
+            return replace(plan, basis=TapsFirst())
+        return plan
 
     def part(self, part: Part, whole_inputs: int, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) of a part."""

@@ -53,9 +53,22 @@ __all__ = [
     "real_parts",
     "side_by_side",
     "strided_view",
+    "taps_outermost",
 ]
 
 S = TypeVar("S")
+
+
+def taps_outermost(w: ArrayT) -> bool:
+    """Whether the taps of a weight (o, c, *kernel) lie further apart in memory than its channels, as in HWIO and OHWI.
+
+    False where the library does not say.
+    """
+    if isinstance(w, np.ndarray):
+        strides = () if w.flags.c_contiguous else w.strides
+    else:
+        strides = cast(Any, w).stride() if is_torch_array(w) and not cast(Any, w).is_contiguous() else ()
+    return len(strides) > 2 and strides[1] < min(strides[2:])
 
 
 def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps: tuple[int, ...]) -> ArrayT | None:

@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import lru_cache, partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["alone", "run_all"]
 
 S = TypeVar("S")
+Offer: TypeAlias = Callable[[], object]
 
 
 def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:
@@ -60,7 +61,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
                 turn.notify_all()
 
     # numpy.errstate and our own options are context variables: helpers see the caller's.
-    offers = [partial(copy_context().run, help_out) for _ in range(threads - 1)]
+    offers: list[Offer] = [partial(copy_context().run, help_out) for _ in range(threads - 1)]
     with _limit:
         try:
             with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
@@ -89,9 +90,9 @@ class _Helpers:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.count = 0
-        self.queue: SimpleQueue[list[Callable[[], object]]] = SimpleQueue()
+        self.queue: SimpleQueue[list[Offer]] = SimpleQueue()
 
-    def ask(self, offers: list[Callable[[], object]]) -> None:
+    def ask(self, offers: list[Offer]) -> None:
         with self.lock:
             while self.count < len(offers):
                 threading.Thread(target=self._serve, name=f"xpconv-{self.count}", daemon=True).start()
