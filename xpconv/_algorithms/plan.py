@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from .._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
@@ -75,7 +74,6 @@ _CHANNELS = {
 }
 
 
-@lru_cache(maxsize=1024)
 def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
     (item_bytes, workspace, block, most), channels = limits, _CHANNELS[slot]

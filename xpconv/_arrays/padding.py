@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Generic
 
 from .._spec.convolution import Run
 from .._spec.geometry import Geometry
+from .._spec.memory import derived
 from .devices import device
 from .doors import conj, convert, flip, put
 from .namespace import lacking
@@ -45,7 +45,7 @@ def pad_adjoint(padded: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
     return put(x, (slice(None), slice(None), *where), kept, xp=xp)
 
 
-@lru_cache(maxsize=1024)
+@derived
 def _inner(geometry: Geometry) -> tuple[slice, ...]:
     spans = (slice(max(axis.lo, 0), axis.padded - max(axis.hi, 0)) for axis in geometry.axes)
     return (slice(None), slice(None), *spans)

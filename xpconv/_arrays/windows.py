@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import operator
-from functools import lru_cache
 from itertools import product
 from typing import Any
 
 from .._spec.geometry import Axis, Geometry
+from .._spec.memory import derived
 from .devices import device
 from .doors import add, put, strided_view
 from .typing import ArrayT, Namespace
@@ -30,7 +30,7 @@ def windows(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
     return windows_by_slices(x, geometry, xp=xp) if view is None else view
 
 
-@lru_cache(maxsize=1024)
+@derived
 def _view(geometry: Geometry) -> tuple[tuple[int, ...], ...]:
     """The sizes of the view behind (n, c), the axes of x that its axes walk along, and in which steps."""
     spatial = tuple(range(2, 2 + len(geometry.axes)))
