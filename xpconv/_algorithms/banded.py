@@ -10,8 +10,8 @@ is zeros, and yet it is faster. Inputs are copied as they lie in memory, one run
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold, windows
 from .._spec.geometry import Axis, Geometry
+from .._spec.memory import derived
 from .basis import Footprint
 
 __all__ = ["Banded"]
@@ -40,12 +41,13 @@ class Banded:
         return False
 
     def footprint(self, geometry: Geometry) -> Footprint:
-        tiles = self._tiles(geometry)
-        rows, height = geometry.outputs * self.tile, geometry.inputs * tiles.taps
-        columns = geometry.samples * tiles.positions
+        last, out = geometry.axes[-1], geometry.out
+        inputs = last.stride * (self.tile - 1) + last.extent  # of a tile
+        rows, height = geometry.outputs * self.tile, geometry.inputs * geometry.taps // last.kernel * inputs
+        columns = geometry.samples * math.prod(out[:-1]) * -(-out[-1] // self.tile)
         x, w, y = (geometry.groups * n for n in (columns * height, rows * height, 2 * columns * rows))
         # The inputs of a tile are copied in runs, and each run costs time to begin.
-        return Footprint(x, w, y, rows, height, columns, w * columns, 1 + 8 / tiles.kernel[-1])
+        return Footprint(x, w, y, rows, height, columns, w * columns, 1 + 8 / inputs)
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
         return (*(1,) * (len(geometry.axes) - 1), self.tile)
@@ -101,7 +103,7 @@ class Banded:
         whole = (geometry.samples, geometry.groups * geometry.outputs, *geometry.out[:-1], tiles.out[-1] * self.tile)
         return xp.reshape(y, whole)[..., : geometry.out[-1]]
 
-    @lru_cache(maxsize=1024)  # noqa: B019, there are few instances
+    @derived
     def _tiles(self, geometry: Geometry) -> Geometry:
         """The geometry in which a window of the last axis has all inputs of a tile."""
         last = geometry.axes[-1]

@@ -7,12 +7,15 @@ The time of a contraction is about a sum of counts (calls, parts, products, numb
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache, partial
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from .._spec.geometry import Axis, Geometry
+from .._spec.memory import once
 from .banded import Banded
 from .basis import Basis
 from .costs import COSTS
@@ -55,7 +58,7 @@ class Choice:
     seconds: float
     phases: int = 0  # of an input's gradient as forward contractions; a phase that no tap meets has no plan
 
-    @cached_property
+    @once
     def plan(self) -> Plan:
         """The only plan, or that of the first phase."""
         return self.pieces[0].plan
@@ -64,7 +67,7 @@ class Choice:
     def rewritten(self) -> bool:
         return self.phases > 0
 
-    @cached_property
+    @once
     def complete(self) -> bool:
         """Whether every number of the result is made by a plan."""
         return self.phases in (0, len(self.pieces))
@@ -77,24 +80,71 @@ class Choice:
         return (f"{self.phases} phases, " if self.phases > 1 else "") + f"taps turned around, by {names}"
 
 
-@lru_cache(maxsize=1024)
+class Candidate(NamedTuple):
+    """Ways to fill a slot that are not planned yet."""
+
+    least: float  # seconds that each of them takes at least
+    number: tuple[int, int]  # among all: of two that take equally long, the first is taken
+    refined: Callable[
+        [], Choice | list[Candidate]
+    ]  # what it is when one more step is known: planned, or with more bounds
+
+
 def choose(geometry: Geometry, slot: str, wanted: Wanted) -> Choice:
-    """The cheapest way to fill the slot "y", "x" or "w"."""
-    return ways(geometry, slot, wanted)[0]
+    """The cheapest way to fill the slot "y", "x" or "w".
+
+    Planning takes time, and is done for few of all ways. Most of them have a bound that is above another's price.
+    """
+    candidates, best = _candidates(geometry, slot, wanted), None
+    heapify(candidates)
+    while candidates and (best is None or candidates[0].least <= best[0]):
+        _, number, refined = heappop(candidates)
+        found = refined()
+        if not isinstance(found, Choice):
+            for one in found:
+                heappush(candidates, one)
+        elif best is None or (found.seconds, number) < best[:2]:
+            best = found.seconds, number, found
+    if best is None:
+        raise _no_way(wanted)
+    return best[2]
 
 
 def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
     """All ways to fill it, the cheapest first."""
-    found = [_planned(geometry, slot, basis, wanted) for basis in bases(geometry, wanted)]
-    phases = math.prod(axis.stride for axis in geometry.axes)
-    if slot == "x" and phases <= 16:
-        found.append(_rewritten(geometry, wanted._replace(most_parts=-(-wanted.most_parts // phases))))
+    candidates, found = _candidates(geometry, slot, wanted)[::-1], []
+    while candidates:
+        made = candidates.pop().refined()
+        if isinstance(made, Choice):
+            found.append(made)
+        else:
+            candidates += made[::-1]
     if not found:
-        raise ValueError(
-            f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '
-            f"{_FOR[wanted.method]}"
-        )
+        raise _no_way(wanted)
     return sorted(found, key=lambda way: way.seconds)
+
+
+def _candidates(geometry: Geometry, slot: str, wanted: Wanted) -> list[Candidate]:
+    """All ways: a candidate for each algorithm, and one for the phases of an input's gradient."""
+    found = []
+    for number, name in enumerate(_algorithms(geometry, wanted)):
+        found.append(
+            Candidate(
+                _floor(name, geometry, slot, wanted), (number, 0), partial(_sizes, name, number, geometry, slot, wanted)
+            )
+        )
+    phases = math.prod([axis.stride for axis in geometry.axes])
+    if slot == "x" and phases <= 16:
+        each = wanted._replace(most_parts=-(-wanted.most_parts // phases))
+        found.append(Candidate(0.0, (len(found), 0), partial(_rewritten, geometry, each, (len(found), 0))))
+    return found
+
+
+def _no_way(wanted: Wanted) -> ValueError:
+    return ValueError(
+        f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '
+        f"{_FOR[wanted.method]}"
+    )
 
 
 _FOR = {
@@ -105,65 +155,138 @@ _FOR = {
 }
 
 
+def _floor(name: str, geometry: Geometry, slot: str, wanted: Wanted) -> float:
+    """What a call and a part take, whatever their size."""
+    return 0.0 if _is_empty(geometry) else sum(_prices(name, slot, wanted)[:2])
+
+
+def _sizes(name: str, number: int, geometry: Geometry, slot: str, wanted: Wanted) -> list[Candidate]:
+    """An algorithm with each of its tile sizes."""
+    return [
+        Candidate(_least(geometry, slot, basis, wanted), (number, i), partial(_planned, geometry, slot, basis, wanted))
+        for i, basis in enumerate(_BASES[name](geometry, wanted))
+    ]
+
+
+def _least(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> float:
+    """What one part takes that is the whole: several parts take no less, as no price is negative."""
+    unread = slot == "x" and any(max(axis.lo, axis.hi) >= axis.extent for axis in geometry.axes)
+    if unread or _is_empty(geometry):
+        return 0.0  # parts of the input leave out windows that lie in the padding altogether
+    seconds = _seconds(slot, basis, wanted, _counts(basis, geometry, 1, 1))
+    if not isinstance(basis, Fourier):
+        return seconds
+    # Its tiles lie over all places, but parts may leave out those that a stride skips.
+    tiles = math.prod([-(-out // unit) for out, unit in zip(geometry.out, basis.unit(geometry), strict=True)])
+    return seconds * min(geometry.samples * tiles / basis.footprint(geometry).columns, 1.0)
+
+
+def _is_empty(geometry: Geometry) -> bool:
+    return 0 in (geometry.samples, *geometry.out, *geometry.size)
+
+
+def _prices(name: str, slot: str, wanted: Wanted) -> tuple[float, ...]:
+    prices: tuple[float, ...] = COSTS[4 if wanted.item_bytes <= 4 else 8][name, slot]
+    return prices
+
+
+def _seconds(slot: str, basis: Basis, wanted: Wanted, counts: Sequence[float]) -> float:
+    return sum([price * amount for price, amount in zip(_prices(basis.name, slot, wanted), counts, strict=True)])
+
+
 def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
     limits = Limits(wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts)
     planned = plan(geometry, slot, basis, limits)
-    prices = COSTS[4 if wanted.item_bytes <= 4 else 8][basis.name, slot]
-    seconds = sum(price * amount for price, amount in zip(prices, op_counts(planned), strict=True))
-    return Choice((Piece(planned),), seconds)
+    return Choice((Piece(planned),), _seconds(slot, basis, wanted, op_counts(planned)))
 
 
 _TURN = 6e-10  # seconds for each number of the weight, to reverse its taps and to exchange inputs and outputs
 
 
-def _rewritten(geometry: Geometry, wanted: Wanted) -> Choice:
+def _rewritten(geometry: Geometry, wanted: Wanted, number: tuple[int, int]) -> list[Candidate]:
     """The input's gradient as forward contractions, one for each phase of the stride (polyphase decomposition)."""
-    pieces, seconds, phases = [], _TURN * math.prod(geometry.w_shape), geometry.turned()
-    for phase in phases:
-        if phase.geometry is not None:
-            choice = choose(phase.geometry, "y", wanted)
-            pieces.append(Piece(choice.plan, phase.inputs, phase.taps))
-            seconds += choice.seconds
-    return Choice(tuple(pieces), seconds, len(phases))
+    phases = geometry.turned()
+    met = [(phase, phase.geometry) for phase in phases if phase.geometry is not None]
+    turn = _TURN * math.prod(geometry.w_shape)
+    least: dict[Geometry, float] = {}
+    chosen: dict[Geometry, Choice] = {}
+    for _, one in met:
+        least[one] = min([_floor(name, one, "y", wanted) for name in _algorithms(one, wanted)], default=0.0)
+
+    def candidate() -> Candidate:
+        return Candidate(sum([least[one] for _, one in met], turn), number, refined)
+
+    def refined() -> Choice | list[Candidate]:
+        """With one phase more that is planned; equal ones are planned once."""
+        missing = next((one for one in least if one not in chosen), None)
+        if missing is None:
+            pieces = tuple(Piece(chosen[one].plan, phase.inputs, phase.taps) for phase, one in met)
+            return Choice(pieces, sum([chosen[one].seconds for _, one in met], turn), len(phases))
+        chosen[missing] = choose(missing, "y", wanted)
+        least[missing] = chosen[missing].seconds
+        return [candidate()]
+
+    return [candidate()]
 
 
 def op_counts(planned: Plan) -> tuple[float, ...]:
     """The counts of a plan, in the order of the prices: calls, parts, products, numbers of X, of Y and of W."""
-    parts, basis = planned.parts, planned.basis
-    if not parts.count:
+    return _counts(planned.basis, planned.largest, planned.parts.count, planned.weight_cuts)
+
+
+def _counts(basis: Basis, part: Geometry, count: int, cuts: int) -> tuple[float, ...]:
+    if not count:
         return (1.0, *(0.0,) * 5)
-    part = planned.largest
     x, w, y, rows, terms, columns, multiplications, effort = basis.footprint(part)
     # BLAS is slow at few rows, columns or terms.
     products = multiplications * (1 + 12 / max(rows, 1) + 12 / max(columns, 1) + 12 / max(terms, 1))
-    count, cuts = parts.count, planned.weight_cuts
     return (1.0, count, count * products, count * x * effort, count * y * effort, cuts * w)
 
 
 def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
     """The algorithms that can compute it, each with several tile sizes."""
-    axes = geometry.axes
-    method = wanted.method
+    for name in _algorithms(geometry, wanted):
+        yield from _BASES[name](geometry, wanted)
+
+
+def _algorithms(geometry: Geometry, wanted: Wanted) -> list[str]:
+    """Their names."""
+    axes, method = geometry.axes, wanted.method
     nothing = 0 in (geometry.samples, geometry.inputs, geometry.outputs)
-    if method in ("auto", "lowering") or nothing:
-        yield Lowering()
+    names = ["lowering"] if method in ("auto", "lowering") or nothing else []
     if nothing or not axes or not wanted.floating or (method == "auto" and not wanted.check_finite):
-        return
-    rows = len(axes) > 1 and all(axis.stride == 1 for axis in axes[1:])
-    if method in ("auto", "lowering") and wanted.check_finite and rows and geometry.taps > 1:
-        yield Flat()
+        return names
+    if method in ("auto", "lowering") and wanted.check_finite and len(axes) > 1 and geometry.taps > 1:
+        names += ["flat"] * all(axis.stride == 1 for axis in axes[1:])
     if method in ("auto", "winograd") and all(map(_is_short, axes)):
-        # Each point costs precision: 6 on an axis are the most, and 4 where the highest precision is wanted.
-        for points in (4, 6) if wanted.precision == "auto" else (4,):
-            tiles = tuple(1 if axis.kernel == 1 else max(points - axis.kernel + 1, 0) for axis in axes)
-            if min(tiles) > 0 and max(tiles) > 1:
-                yield Winograd(tiles)
+        names.append("winograd")
     if method in ("auto", "banded"):
-        for tile in sorted({min(tile, axes[-1].out) for tile in (4, 8, 14, 28)}):
-            yield Banded(tile)
+        names.append("banded")
     if method in ("auto", "fft") and wanted.fourier:
-        sizes = {tuple(_fast(min(times * axis.extent, _dense(axis))) for axis in axes) for times in (2, 4, 2**62)}
-        yield from map(Fourier, sorted(sizes))
+        names.append("fft")
+    return names
+
+
+def _winograd(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
+    # Each point costs precision: 6 on an axis are the most, and 4 where the highest precision is wanted.
+    for points in (4, 6) if wanted.precision == "auto" else (4,):
+        tiles = tuple([1 if taps == 1 else max(points - taps + 1, 0) for taps in geometry.kernel])
+        if min(tiles) > 0 and max(tiles) > 1:
+            yield Winograd(tiles)
+
+
+def _fourier(geometry: Geometry, _: Wanted) -> Iterator[Basis]:
+    sizes = [[_fast(min(times * axis.extent, _dense(axis))) for axis in geometry.axes] for times in (2, 4, 2**62)]
+    return map(Fourier, sorted(set(map(tuple, sizes))))
+
+
+_BASES: dict[str, Callable[[Geometry, Wanted], Iterable[Basis]]] = {
+    "lowering": lambda *_: (Lowering(),),
+    "flat": lambda *_: (Flat(),),
+    "winograd": _winograd,
+    "banded": lambda geometry, _: map(Banded, sorted({min(tile, geometry.out[-1]) for tile in (4, 8, 14, 28)})),
+    "fft": _fourier,
+}
 
 
 def _is_short(axis: Axis) -> bool:
@@ -175,9 +298,15 @@ def _dense(axis: Axis) -> int:
     return axis.stride * (axis.out - 1) + axis.extent
 
 
-@lru_cache(maxsize=1024)
 def _fast(length: int) -> int:
     """The next length with no prime factor over 5; at least 4, so that half a spectrum is less than the whole."""
     length = max(length, 4)
-    odd: list[int] = [3**i * 5**j for i in range(length.bit_length()) for j in range(length.bit_length())]
-    return min(factor << max(-(-length // factor) - 1, 0).bit_length() for factor in odd)
+    found = _smooth(length.bit_length())
+    return found[bisect_left(found, length)]
+
+
+@lru_cache(maxsize=64)
+def _smooth(bits: int) -> list[int]:
+    """All numbers with no prime factor over 5 from `2**(bits - 1)` to `2**bits`, in order."""
+    odd = [3**i * 5**j for i in range(bits) for j in range(bits)]
+    return sorted({one << bits - one.bit_length() for one in odd if one.bit_length() <= bits} | {2**bits})

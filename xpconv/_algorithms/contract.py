@@ -78,14 +78,14 @@ def ways(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> list
 
 
 def _chosen(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> Choice:
-    """The cheapest way, remembered for the place where an array lies, if that is known."""
+    """The cheapest way, remembered for the place where an array lies, or else for all that it depends on."""
     place = place_of(like.array if isinstance(like, Operand) else like)
-    key = place, current(), compute_dtype
-    found = None if place is None else task.choices.get(key)
+    wanted = _wanted(task, like, compute_dtype, xp=xp) if place is None else None
+    key = wanted or (place, current(), compute_dtype)
+    found = task.choices.get(key)
     if found is None:
-        found = choose(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
-        if place is not None:
-            remember(task.choices, key, found, MOST_CHOICES)
+        found = choose(task.geometry, task.slot, wanted or _wanted(task, like, compute_dtype, xp=xp))
+        remember(task.choices, key, found, MOST_CHOICES)
     return found
 
 

@@ -9,12 +9,12 @@ copied several times as fast as many short ones. Columns that belong to no outpu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from .._arrays.padding import pad
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import row_windows
 from .._spec.geometry import Axis, Geometry
+from .._spec.memory import derived
 from .basis import Footprint
 from .lowering import Lowering
 
@@ -60,14 +60,14 @@ class Flat(Lowering):
         return y[(..., *(slice(size) for size in geometry.out))]
 
 
-@lru_cache(maxsize=1024)
+@derived
 def _whole_rows(geometry: Geometry) -> Geometry:
     """A window at every place of the trailing axes."""
     first, *others = geometry.axes
     return geometry.over((first, *(axis._replace(hi=axis.hi + axis.extent - 1) for axis in others)))
 
 
-@lru_cache(maxsize=1024)
+@derived
 def _longer(geometry: Geometry) -> Geometry:
     """With one row more, which the last windows reach into."""
     first, *others = geometry.axes

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import cast
 
 from .._arrays.devices import device
@@ -22,6 +21,7 @@ from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold, windows
 from .._spec.geometry import Axis, Geometry
+from .._spec.memory import derived
 from .basis import Footprint
 
 __all__ = ["Fourier"]
@@ -42,7 +42,9 @@ class Fourier:
 
     def footprint(self, geometry: Geometry) -> Footprint:
         frequencies = math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)  # half tell the whole
-        columns = geometry.samples * self._tiles(geometry).positions
+        columns = geometry.samples
+        for axis, out, length in zip(geometry.axes, geometry.out, self.length, strict=True):
+            columns *= -(-(axis.stride * (out - 1) + 1) // (length - axis.extent + 1))
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
         half = 6 * frequencies  # three of each at a time; a complex number is two real ones
         numbers = half * columns * x, half * y * geometry.inputs, half * columns * y
@@ -96,7 +98,7 @@ class Fourier:
         y = xp.reshape(xp.permute_dims(y, (0, 1, *by_axis)), (*y.shape[:2], *outputs.size))
         return y[(..., *self._strides(geometry))]
 
-    @lru_cache(maxsize=1024)  # noqa: B019, there are few instances
+    @derived
     def _tiles(self, geometry: Geometry) -> Geometry:
         """Each tile's inputs as a window."""
         axes = []
@@ -105,7 +107,7 @@ class Fourier:
             axes.append(Axis(axis.size, length, tile.kernel, 1, axis.lo, padded - axis.lo - axis.size))
         return geometry.over(axes)
 
-    @lru_cache(maxsize=1024)  # noqa: B019
+    @derived
     def _outputs(self, geometry: Geometry) -> Geometry:
         """Each tile's outputs, with stride 1, as a window: so many that no input wraps around in the transform."""
         axes = []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from .._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
 from .._spec.geometry import Geometry
+from .._spec.memory import once
 from .basis import Basis
 from .lowering import Lowering
 
@@ -60,7 +60,7 @@ class Plan:
         """The most bytes that `wanted` threads take."""
         return self.shared_bytes + max(self.threads(wanted), 1) * self.part_bytes
 
-    @cached_property
+    @once
     def _products(self) -> int:
         return self.basis.footprint(self.largest).products
 
@@ -68,7 +68,7 @@ class Plan:
     def flops(self) -> int:
         return 2 * self.parts.count * self._products
 
-    @cached_property
+    @once
     def weight_cuts(self) -> int:
         return math.prod(self.parts.counts[:SAMPLES])
 
@@ -86,7 +86,6 @@ _CHANNELS = {
 }
 
 
-@lru_cache(maxsize=1024)
 def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
     (item_bytes, workspace, block, most), channels = limits, _CHANNELS[slot]

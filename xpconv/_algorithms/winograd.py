@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold, windows
 from .._spec.geometry import Axis, Geometry
+from .._spec.memory import derived
 from .basis import Footprint
 
 __all__ = ["Winograd"]
@@ -43,7 +43,8 @@ class Winograd:
         return False
 
     def footprint(self, geometry: Geometry) -> Footprint:
-        points, columns = math.prod(self._points(geometry)), geometry.samples * self._tiles(geometry).positions
+        points = math.prod(self._points(geometry))
+        columns = geometry.samples * math.prod([-(-out // m) for out, m in zip(geometry.out, self.tile, strict=True)])
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
         products = points * y * geometry.inputs * columns
         numbers = 2 * points * columns * x, 2 * points * y * geometry.inputs, 2 * points * columns * y
@@ -91,9 +92,9 @@ class Winograd:
         return y[(..., *(slice(size) for size in geometry.out))]
 
     def _points(self, geometry: Geometry) -> tuple[int, ...]:
-        return tuple(m + axis.kernel - 1 for axis, m in zip(geometry.axes, self.tile, strict=True))
+        return tuple([m + taps - 1 for taps, m in zip(geometry.kernel, self.tile, strict=True)])
 
-    @lru_cache(maxsize=1024)  # noqa: B019, there are few instances
+    @derived
     def _tiles(self, geometry: Geometry) -> Geometry:
         """Each tile's inputs as a window."""
         axes = []
@@ -102,7 +103,7 @@ class Winograd:
             axes.append(Axis(axis.size, points, m, 1, axis.lo, padded - axis.lo - axis.size))
         return geometry.over(axes)
 
-    @lru_cache(maxsize=1024)  # noqa: B019
+    @derived
     def _outputs(self, geometry: Geometry) -> Geometry:
         """Each tile's outputs as a window."""
         axes = [Axis(axis.out, m, m, 1, 0, -axis.out % m) for axis, m in zip(geometry.axes, self.tile, strict=True)]

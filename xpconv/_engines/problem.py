@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 from .._algorithms.contract import Task
@@ -14,7 +13,7 @@ from .._arrays.namespace import is_floating, lacking
 from .._arrays.typing import Namespace
 from .._spec.convolution import Convolution, Step
 from .._spec.geometry import PerAxis, check_shape, per_axis
-from .._spec.memory import remember
+from .._spec.memory import once, remember
 from .._spec.parameters import ConvParameters, Parameters, canonical
 
 __all__ = ["Problem", "Transposed", "spatial_axes"]
@@ -61,28 +60,24 @@ class Problem:
 
     def with_slot(self, name: str) -> Problem:
         """The same problem with another slot to fill: a derivative of a slot is another slot."""
-        known = self._slots.get(name)
-        if known is None:
-            known = self._slots[name] = self._derived(name, getattr(self.dtypes, name))
-        return known
+        return self._derived(name=name, dtype=getattr(self.dtypes, name))
 
     def with_dtype(self, dtype: Any) -> Problem:
         """The same problem with the result in another dtype."""
-        return self._derived(self.name, dtype)
+        return self._derived(dtype=dtype)
 
-    def _derived(self, name: str, dtype: Any) -> Problem:
-        if (name, dtype) not in self._family:
-            self._family[name, dtype] = replace(self, name=name, dtype=dtype)
-        return self._family[name, dtype]
+    def _derived(self, **changes: Any) -> Problem:
+        """Another problem of the family, remembered as long as this one."""
+        changed = {name: one for name, one in changes.items() if one != getattr(self, name)}
+        if not changed:
+            return self
+        key = tuple(changed.items())
+        return self._family.get(key) or remember(self._family, key, replace(self, **changed), MOST_DERIVED)
 
-    @cached_property
-    def _slots(self) -> dict[str, Problem]:
-        return {}
-
-    @cached_property
+    @once
     def _family(self) -> dict[Any, Problem]:
-        """The problem itself and those that were derived from it."""
-        return {(self.name, self.dtype): self}
+        """Problems that were derived from this one."""
+        return {}
 
     def on(self, convolution: Convolution) -> Problem:
         """The same problem over another convolution, such as a part of it."""
@@ -94,23 +89,23 @@ class Problem:
         convolution = replace(convolution, **{axis: times * getattr(convolution, axis)})
         if axis == "samples":
             layout = layout._replace(batch=(times, *layout.batch), channels=layout.channels + 1)
-        return replace(self, convolution=convolution, layout=layout)
+        return self._derived(convolution=convolution, layout=layout)
 
     # What follows from these.
 
-    @cached_property
+    @once
     def tasks(self) -> tuple[tuple[Step, Task], ...]:
         """The steps that fill the slot, and what each is to a contraction."""
         steps = self.convolution.decompose(self.slot)
         return tuple((step, Task(self.slot, step.geometry, self.dtype)) for step in steps)
 
-    @cached_property
+    @once
     def direct(self) -> Task | None:
         """The only task, where that is all: the input is not dilated, and has no border with a gradient."""
         undilated = all(row.input_dilation == 1 for row in self.convolution.rows)
         return self.tasks[0][1] if undilated and len(self.tasks) == 1 and self.tasks[0][0].runs is None else None
 
-    @cached_property
+    @once
     def plain(self) -> Task | None:
         """The only task, if arrays stand in T as the caller has them, all of the one dtype that is computed in."""
         same = self.dtype == self.dtypes.forward == self.dtypes.backward and not self.dtypes.mixed
@@ -118,28 +113,28 @@ class Problem:
         placed = self.layout.channels == len(self.layout.batch) == 1 and not self.flip and not self.swapped
         return self.direct if same and placed and self.convolution.border is None else None
 
-    @cached_property
+    @once
     def slot(self) -> str:
         """The slot of T that is filled."""
         return dict(zip("yxw", (*self.slots, "w"), strict=True))[self.name]
 
-    @cached_property
+    @once
     def swapped(self) -> bool:
         """Whether dy and x change places: in a transposed convolution they stand in the slots x and y of T."""
         return self.name == "w" and self.slots == TRANSPOSED
 
-    @cached_property
+    @once
     def conjugated(self) -> int | None:
         """Which operand, 0 or 1, is conjugated: in a gradient the one that is not dy; none for y."""
         return None if self.name == "y" else int(not self.swapped)
 
-    @cached_property
+    @once
     def shape(self) -> tuple[int, ...]:
         """The shape of the result, as the caller has it."""
         shape = self.convolution.shape(self.slot)
         return shape if self.slot == "w" else self.layout.outer(shape)
 
-    @cached_property
+    @once
     def out_channels(self) -> int:
         """The number of channels of the caller's y, and so the length of a bias."""
         return self.convolution.shape(self.slots[0])[1]
@@ -155,12 +150,13 @@ class Problem:
 
     def of_real_parts(self, *, xp: Namespace) -> Problem:
         """The same problem for real or imaginary parts of complex numbers: T is linear in each operand."""
-        return replace(self, dtypes=self.dtypes._replace(mixed=False), dtype=real_dtype(self.dtype, xp=xp))
+        return self._derived(dtypes=self.dtypes._replace(mixed=False), dtype=real_dtype(self.dtype, xp=xp))
 
 
 # What is remembered from call to call.
 
 MOST_REMEMBERED = 4096
+MOST_DERIVED = 8  # of each of them
 _problems: dict[Hashable, Problem] = {}
 
 

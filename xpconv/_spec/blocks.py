@@ -7,12 +7,12 @@ is computed from those parts of the other two arrays that meet it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from .geometry import Axis, Geometry
+from .memory import once, remember
 
 __all__ = [
     "GROUPS",
@@ -31,6 +31,9 @@ __all__ = [
 Span = tuple[int, int]
 
 GROUPS, OUTPUTS, INPUTS, SAMPLES, POSITIONS = range(5)  # what can be cut; each further axis has the next number
+
+
+MOST_ALIKE = 32  # that the geometry is remembered of
 
 
 class Part(NamedTuple):
@@ -54,7 +57,7 @@ class Parts:
     by_input: bool  # whether the positions that are cut are those of the input, not of the output
     reduced: int  # which of the steps goes through what is summed (reduction): the outermost
 
-    @cached_property
+    @once
     def counts(self) -> tuple[int, ...]:
         lengths = _lengths(self.geometry, self.by_input)
         counts = [-(-length // step) for length, step in zip(lengths, self.steps, strict=True)]
@@ -69,16 +72,21 @@ class Parts:
         across = zip(part.out, self.counts[POSITIONS:], self.geometry.out, strict=True)
         return math.prod(windows * count / max(out, 1) for windows, count, out in across)
 
-    @cached_property
+    @once
     def order(self) -> tuple[int, ...]:
         """The outermost first; parts of the same weights follow one another."""
         return (self.reduced, *(i for i in range(len(self.steps)) if i != self.reduced))
 
-    @cached_property
+    @once
     def count(self) -> int:
         return math.prod(self.counts)
 
-    @cached_property
+    @once
+    def _alike(self) -> dict[Hashable, Geometry]:
+        """The geometries of parts: most parts have the same, and with it what is derived from it."""
+        return {}
+
+    @once
     def _few(self) -> list[Part]:
         return [self._made(i) for i in range(self.count)]
 
@@ -93,7 +101,9 @@ class Parts:
         for i in reversed(self.order):
             index, at = divmod(index, counts[i])
             spans[i] = self.steps[i] * at, min(self.steps[i] * (at + 1), lengths[i])
-        return _part(self.geometry, self.by_input, *spans)
+        part, alike = _part(self.geometry, self.by_input, *spans), self._alike
+        known = alike.get(part.geometry) or remember(alike, part.geometry, part.geometry, MOST_ALIKE)
+        return part._replace(geometry=known)
 
 
 class Budget(NamedTuple):
@@ -119,35 +129,61 @@ def cut(
     """
     (size, limit), lengths = budget, _lengths(geometry, by_input)
     steps = list(steps or lengths)
-    given = list(steps)
-    least = [1, 1, 1, 1, *(units or (1,) * len(geometry.axes))]
     if 0 in lengths:
-        return tuple(max(step, 1) for step in steps)
-    smallest = [min(least[i], step) if i in order else step for i, step in enumerate(steps)]
-    limit = max(limit, size(largest(geometry, smallest, by_input)) * 5 // 4)
+        return tuple([max(step, 1) for step in steps])
 
-    def fits() -> bool:
-        return size(largest(geometry, steps, by_input)) <= limit
+    def takes() -> int:
+        return size(largest(geometry, steps, by_input))
+
+    if takes() > limit:
+        least = [1, 1, 1, 1, *(units or (1,) * len(geometry.axes))]
+        smallest = [min(least[i], step) if i in order else step for i, step in enumerate(steps)]
+        limit = max(limit, size(largest(geometry, smallest, by_input)) * 5 // 4)
+        _shorten(steps, least, [i for i in order if steps[i] > least[i]], takes, limit, lengths)
+        for i in order:
+            count = -(-lengths[i] // steps[i])
+            steps[i] = min(least[i] * -(-lengths[i] // (least[i] * count)), steps[i])
+    return tuple(steps)
+
+
+def _shorten(
+    steps: list[int],
+    least: Sequence[int],
+    order: Sequence[int],
+    takes: Callable[[], int],
+    limit: int,
+    lengths: Sequence[int],
+) -> None:
+    """Shorten the steps until the limit is kept: `takes` says what they take."""
+    given = list(steps)
+
+    def taken(i: int, units: int) -> int:
+        steps[i] = min(least[i] * units, given[i])
+        return takes()
 
     def fit(i: int) -> bool:
         """Make step i as long as the limit allows, the others unchanged; the shortest, if nothing fits."""
-        lo, hi = 1, -(-given[i] // least[i]) + 1  # in units; hi does not fit
-        while hi - lo > 1:
-            steps[i] = min(least[i] * ((lo + hi) // 2), given[i])
-            lo, hi = ((lo + hi) // 2, hi) if fits() else (lo, (lo + hi) // 2)
+        lo, hi = 1, -(-given[i] // least[i])
+        above, below = taken(i, hi), taken(i, lo)
+        if above <= limit or below > limit:
+            steps[i] = given[i] if above <= limit else steps[i]
+            return above <= limit
+        # `lo` fits, `hi` does not. Bytes grow about evenly, so a few guesses find the boundary; halving always does.
+        for guesses in range(hi):
+            if hi - lo == 1:
+                break
+            guess = lo + (limit - below) * (hi - lo) // (above - below) if guesses < 4 else (lo + hi) // 2
+            middle = min(max(guess, lo + 1), hi - 1)
+            between = taken(i, middle)
+            lo, below, hi, above = (middle, between, hi, above) if between <= limit else (lo, below, middle, between)
         steps[i] = min(least[i] * lo, given[i])
-        return fits()
+        return True
 
-    if not fits():
-        done = next((n for n, i in enumerate(order) if fit(i)), len(order) - 1)
-        for i in order[:done]:  # these were cut to the shortest before a later one was cut; they may be longer now
-            # Several groups with only some of their channels would not be one run of channels.
-            if i != GROUPS or (steps[OUTPUTS], steps[INPUTS]) == (lengths[OUTPUTS], lengths[INPUTS]):
-                fit(i)
-    for i in order:
-        count = -(-lengths[i] // steps[i])
-        steps[i] = min(least[i] * -(-lengths[i] // (least[i] * count)), steps[i])
-    return tuple(steps)
+    done = next((n for n, i in enumerate(order) if fit(i)), len(order) - 1)
+    for i in order[:done]:  # these were cut to the shortest before a later one was cut; they may be longer now
+        # Several groups with only some of their channels would not be one run of channels.
+        if i != GROUPS or (steps[OUTPUTS], steps[INPUTS]) == (lengths[OUTPUTS], lengths[INPUTS]):
+            fit(i)
 
 
 def _lengths(geometry: Geometry, by_input: bool) -> tuple[int, ...]:
@@ -158,8 +194,9 @@ def _lengths(geometry: Geometry, by_input: bool) -> tuple[int, ...]:
 def largest(whole: Geometry, steps: Sequence[int], by_input: bool) -> Geometry:
     """The geometry of a part from the middle: no other part reads more inputs, or is read by more outputs."""
     groups, outputs, inputs, samples, *positions = steps
-    axes = tuple(_middle(axis, step, by_input) for axis, step in zip(whole.axes, positions, strict=True))
-    return Geometry(samples, groups, outputs, inputs, axes)
+    axes = tuple([_middle(axis, step, by_input) for axis, step in zip(whole.axes, positions, strict=True)])
+    part = Geometry(samples, groups, outputs, inputs, axes)
+    return whole if part == whole else part  # which knows its own sizes already
 
 
 def _middle(axis: Axis, step: int, by_input: bool) -> Axis:
@@ -168,8 +205,9 @@ def _middle(axis: Axis, step: int, by_input: bool) -> Axis:
     if by_input:
         windows = min((step + axis.extent - 2) // axis.stride + 1, axis.out)  # that reach into the part; at most all
         lo = axis.extent - 1
-        return axis._replace(size=step, lo=lo, hi=axis.stride * (windows - 1) + axis.extent - lo - step)
-    return axis._replace(size=axis.stride * (step - 1) + axis.extent, lo=0, hi=0)
+        hi = axis.stride * (windows - 1) + axis.extent - lo - step
+        return Axis(step, axis.kernel, axis.stride, axis.dilation, lo, hi)
+    return Axis(axis.stride * (step - 1) + axis.extent, axis.kernel, axis.stride, axis.dilation, 0, 0)
 
 
 def _part(whole: Geometry, by_input: bool, groups: Span, outputs: Span, inputs: Span, samples: Span, *at: Span) -> Part:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import accumulate, pairwise, product
 from typing import Any, NamedTuple
 
 from .geometry import Axis, Geometry, PerAxis, integer, is_listing, padded_axes, parse, per_axis, within
+from .memory import once
 from .parameters import Parameters
 
 __all__ = ["Convolution", "Row", "Run", "Step", "part_of"]
@@ -165,12 +166,12 @@ class Convolution:
         """Samples, groups, outputs and inputs."""
         return self.samples, self.groups, self.outputs, self.inputs
 
-    @cached_property
+    @once
     def geometry(self) -> Geometry:
         """The geometry as if padded with zeros, with zeros between dilated inputs."""
         return self._over(row.axis for row in self.rows)
 
-    @cached_property
+    @once
     def bordered(self) -> Geometry:
         """The geometry of an input that already has its border, where that is not of zeros."""
         return self._over(row.bordered for row in self.rows)
@@ -178,7 +179,7 @@ class Convolution:
     def _over(self, axes: Any) -> Geometry:
         return Geometry(*self.counts, tuple(axes))
 
-    @cached_property
+    @once
     def border(self) -> tuple[tuple[Run, ...] | None, ...] | None:
         """The runs of each padded axis: None for an axis that is padded with zeros, and None alone where all are."""
         runs = tuple(row.runs for row in self.rows)
@@ -188,7 +189,7 @@ class Convolution:
         """The shape of the array in the slot "y", "x" or "w"."""
         return self._shapes[slot]
 
-    @cached_property
+    @once
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         geometry = self.geometry
         x_shape = (*geometry.x_shape[:2], *(row.size for row in self.rows))
@@ -214,7 +215,7 @@ class Convolution:
         """
         return self._input_steps if slot == "x" and self.border else self._steps
 
-    @cached_property
+    @once
     def _steps(self) -> tuple[Step, ...]:
         steps = []
         for axes in product(*(row.bordered.phases(row.input_dilation) for row in self.rows)):
@@ -223,7 +224,7 @@ class Convolution:
                 steps.append(Step(self._over(across), outputs, taps))
         return tuple(steps)
 
-    @cached_property
+    @once
     def _input_steps(self) -> tuple[Step, ...]:
         inner = self.over([row._replace(mode="zeros") for row in self.rows])
         steps = list(inner._steps)

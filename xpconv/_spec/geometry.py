@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple, TypeAlias, cast
+
+from .memory import once
 
 __all__ = [
     "Axis",
@@ -125,9 +125,8 @@ class Phase(NamedTuple):
     geometry: Geometry | None  # None where no tap meets them
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """A whole convolution in integers: samples n, groups g, and in each group outputs o and inputs c."""
+class Counts(NamedTuple):
+    """The fields of a geometry."""
 
     samples: int
     groups: int
@@ -135,12 +134,9 @@ class Geometry:
     inputs: int
     axes: tuple[Axis, ...]
 
-    def __hash__(self) -> int:
-        return self._hash
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.samples, self.groups, self.outputs, self.inputs, self.axes))
+class Geometry(Counts):
+    """A whole convolution in integers: samples n, groups g, and in each group outputs o and inputs c."""
 
     def over(self, axes: Iterable[Axis]) -> Geometry:
         """The same samples and channels over other axes."""
@@ -156,41 +152,51 @@ class Geometry:
             phases.append(Phase(inputs, taps, None if None in across else geometry))
         return tuple(phases)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Geometry, tuple(self)  # what was made of it is made again elsewhere
+
+    @once
+    def derived(self) -> dict[Any, Any]:
+        """What was made of this geometry before."""
+        return {}
+
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """Samples, groups, outputs and inputs."""
-        return self.samples, self.groups, self.outputs, self.inputs
+        return self[:4]
 
-    @cached_property
+    @once
     def size(self) -> tuple[int, ...]:
-        return tuple(axis.size for axis in self.axes)
+        return tuple([axis.size for axis in self.axes])
 
-    @cached_property
+    @once
     def kernel(self) -> tuple[int, ...]:
-        return tuple(axis.kernel for axis in self.axes)
+        return tuple([axis.kernel for axis in self.axes])
 
-    @cached_property
+    @once
     def padded(self) -> tuple[int, ...]:
-        return tuple(axis.padded for axis in self.axes)
+        return tuple([lo + size + hi for size, _, _, _, lo, hi in self.axes])
 
-    @cached_property
+    @once
     def out(self) -> tuple[int, ...]:
-        return tuple(axis.out for axis in self.axes)
+        return tuple(  # `Axis.out` of each, in a form that takes a third of the time
+            [(lo + size + hi - d * (k - 1) - 1) // stride + 1 for size, k, stride, d, lo, hi in self.axes]
+        )
 
-    @cached_property
+    @once
     def inner(self) -> tuple[slice, ...]:
         """Where the inputs lie in the padded axes of an array (n, c, *padded)."""
         spans = (slice(max(axis.lo, 0), axis.padded - max(axis.hi, 0)) for axis in self.axes)
         return (slice(None), slice(None), *spans)
 
-    @cached_property
+    @once
     def walk(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Which axes of (n, c, *padded) those of the windows, (n, c, *kernel, *out), go along, and in which steps."""
         spatial = tuple(range(2, 2 + len(self.axes)))
         steps = (1, 1, *(axis.dilation for axis in self.axes), *(axis.stride for axis in self.axes))
         return (0, 1, *spatial, *spatial), steps
 
-    @cached_property
+    @once
     def columns(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """The shape (g*c, *kernel, n, *out) of the windows as columns, and how they walk through (n, g*c, *padded)."""
         taps, out = slice(2, 2 + len(self.axes)), slice(2 + len(self.axes), None)
@@ -198,23 +204,23 @@ class Geometry:
         axes, steps = self.walk
         return shape, (1, *axes[taps], 0, *axes[taps]), (1, *steps[taps], 1, *steps[out])
 
-    @cached_property
+    @once
     def taps(self) -> int:
         return math.prod(self.kernel)
 
-    @cached_property
+    @once
     def positions(self) -> int:
         return math.prod(self.out)
 
-    @cached_property
+    @once
     def x_shape(self) -> tuple[int, ...]:
         return (self.samples, self.groups * self.inputs, *self.size)
 
-    @cached_property
+    @once
     def w_shape(self) -> tuple[int, ...]:
         return (self.groups * self.outputs, self.inputs, *self.kernel)
 
-    @cached_property
+    @once
     def y_shape(self) -> tuple[int, ...]:
         return (self.samples, self.groups * self.outputs, *self.out)
 

@@ -1,14 +1,49 @@
-"""What is remembered from call to call: bounded, and the oldest is forgotten first."""
+"""What is remembered: from call to call, bounded, and the oldest is forgotten first; or as long as an object lives."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import TypeVar
+from functools import wraps
+from typing import Any, Generic, ParamSpec, TypeVar
 
-__all__ = ["remember"]
+__all__ = ["derived", "once", "remember"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class once(Generic[T]):
+    """An attribute that is made when it is first read, as `cached_property` makes it, but without a lock.
+
+    The lock of Python 3.11 takes longer than most of what is made here.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self.make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:
+        value = instance.__dict__[self.name] = self.make(instance)
+        return value
+
+
+def derived(make: Callable[P, T]) -> Callable[P, T]:
+    """A function whose last argument is a geometry: this keeps what is made of it, as long as it lives itself."""
+
+    @wraps(make)
+    def kept(*args: P.args, **kwargs: P.kwargs) -> T:
+        memory: dict[Any, Any] = args[-1].derived  # type: ignore[attr-defined]
+        key = make, *args[:-1]
+        found = memory.get(key)
+        if found is None:
+            found = memory[key] = make(*args, **kwargs)
+        return found
+
+    return kept
 
 
 def remember(memory: dict[Hashable, T], key: Hashable, value: T, most: int) -> T:
