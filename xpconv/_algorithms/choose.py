@@ -40,6 +40,7 @@ class Wanted(NamedTuple):
     most_parts: int
     method: str
     precision: str
+    in_place: bool = False  # whether a product can be written to where it belongs
 
 
 class Piece(NamedTuple):
@@ -195,7 +196,7 @@ def _seconds(slot: str, basis: Basis, wanted: Wanted, counts: Sequence[float]) -
 
 
 def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
-    limits = Limits(wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts)
+    limits = Limits(wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts, wanted.in_place)
     planned = plan(geometry, slot, basis, limits)
     return Choice((Piece(planned),), _seconds(slot, basis, wanted, op_counts(planned)))
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._arrays.devices import device
-from .._arrays.doors import block_bytes, can_check_finite, convert, is_finite, item_bytes, most_parts, place_of
+from .._arrays.doors import (
+    block_bytes,
+    can_check_finite,
+    convert,
+    is_finite,
+    item_bytes,
+    most_parts,
+    multiplies_in_place,
+    place_of,
+)
 from .._arrays.dtypes import accumulating
 from .._arrays.namespace import has_fft, is_floating
 from .._arrays.padding import Operand
@@ -105,4 +114,5 @@ def _wanted(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> W
         most_parts(array),
         options.method,
         options.precision,
+        multiplies_in_place(array),
     )

@@ -27,12 +27,13 @@ class Lowering:
     propagates_nonfinite: ClassVar[frozenset[str]] = frozenset()
 
     def reshapes(self, slot: str, geometry: Geometry) -> bool:
-        return slot == "w" or (slot == "y" and geometry.samples == 1)
+        return slot == "w" or (geometry.samples == 1 and (slot == "y" or geometry.is_pointwise))
 
     def footprint(self, geometry: Geometry) -> Footprint:
         height, columns = geometry.inputs * geometry.taps, geometry.samples * geometry.positions
         w = 0  # a view
-        x, y = geometry.groups * columns * height, 2 * geometry.groups * columns * geometry.outputs
+        x = 0 if self.reshapes("x", geometry) else geometry.groups * columns * height
+        y = (1 if self.reshapes("y", geometry) else 2) * geometry.groups * columns * geometry.outputs
         return Footprint(
             x, w, y, geometry.outputs, height, columns, geometry.groups * geometry.outputs * height * columns
         )
@@ -43,6 +44,8 @@ class Lowering:
     def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(n, g*c, *size) -> (g, c*taps, n*positions)."""
         shape = (geometry.groups, geometry.inputs * geometry.taps, geometry.samples * geometry.positions)
+        if geometry.is_pointwise and geometry.samples == 1:
+            return xp.reshape(x, shape)
         return xp.reshape(columns(pad(x, geometry, xp=xp), geometry, xp=xp), shape)
 
     def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:

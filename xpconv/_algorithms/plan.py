@@ -26,6 +26,7 @@ class Limits(NamedTuple):
     workspace: int
     block: int  # bytes of a part
     most_parts: int = UNLIMITED  # about as many, where each takes time to compile, whatever the workspace
+    in_place: bool = False  # whether a product can be written to where it belongs
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ _CHANNELS = {
 
 def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
-    (item_bytes, workspace, block, most), channels = limits, _CHANNELS[slot]
+    (item_bytes, workspace, block, most, in_place), channels = limits, _CHANNELS[slot]
     positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
 
     def weight_bytes(part: Geometry) -> int:
@@ -101,12 +102,19 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
         return item_bytes * (padded + footprint.x + footprint.y)
 
-    # Four parts for the threads, which overlap a little, but none so small that Python takes longer than the part.
-    limit = max(min(block, max(part_bytes(geometry) * 5 // 16, 2**20)), part_bytes(geometry) // most)
+    # Four parts for the threads, which overlap a little. But none so small that Python takes longer than the part, and
+    # none of fewer bytes than the weights, which the product of each part reads anew.
+    whole, weights, one = part_bytes(geometry), item_bytes * math.prod(geometry.w_shape), geometry.of_samples(1)
+    least = 2**22 if basis.reshapes("x", one) else 2**20
+    limit = max(min(block, max(whole * 5 // 16, least, weights)), whole // most)
+    # The product of a whole sample is written straight to its place.
+    apart = in_place and basis.reshapes("y", one) and part_bytes(one) >= max(2**18, weights)
 
     def parted(by_input: bool) -> Parts:
         room = workspace // 8 if slot == "w" else workspace // 4
         steps = cut(geometry, Budget(weight_bytes, room), channels, by_input=by_input)
+        if apart:
+            steps = (*steps[:SAMPLES], min(steps[SAMPLES], 1), *steps[POSITIONS:])
         inner = (SAMPLES, INPUTS, *positions) if by_input else (SAMPLES, *positions, INPUTS)
         units = () if by_input else basis.unit(geometry)
         order, budget = (GROUPS, *inner, OUTPUTS), Budget(part_bytes, limit)

@@ -47,6 +47,7 @@ __all__ = [
     "matmul",
     "most_parts",
     "multiplied_into",
+    "multiplies_in_place",
     "place_of",
     "put",
     "quietly",
@@ -83,7 +84,8 @@ def strided_view(x: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...], steps
         strides = [step * x.strides[axis] for axis, step in zip(axes, steps, strict=True)]
         return cast(ArrayT, np.ndarray(shape, x.dtype, x, 0, strides))
     if isinstance(x, np.ndarray) or is_cupy_array(x):
-        as_strided = array_api_compat.array_namespace(x).lib.stride_tricks.as_strided
+        xp = np if isinstance(x, np.ndarray) else array_api_compat.array_namespace(x)
+        as_strided = cast(Any, xp).lib.stride_tricks.as_strided
         strides = [step * x.strides[axis] for axis, step in zip(axes, steps, strict=True)]  # type: ignore[attr-defined]
         return cast(ArrayT, as_strided(x, shape, strides))
     return None
@@ -235,6 +237,11 @@ def multiplied_into(out: ArrayT, where: tuple[Any, ...], a: ArrayT, b: ArrayT) -
         return False
     np.matmul(cast(Any, a), cast(Any, b), out=place)
     return True
+
+
+def multiplies_in_place(x: ArrayT) -> bool:
+    """Whether `multiplied_into` writes arrays like x."""
+    return isinstance(x, np.ndarray)
 
 
 def _lacks_product(a: Any, *, xp: Namespace) -> bool:

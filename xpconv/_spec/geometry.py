@@ -138,6 +138,10 @@ class Counts(NamedTuple):
 class Geometry(Counts):
     """A whole convolution in integers: samples n, groups g, and in each group outputs o and inputs c."""
 
+    def of_samples(self, samples: int) -> Geometry:
+        """The same convolution of so many samples."""
+        return Geometry(samples, *self[1:])
+
     def over(self, axes: Iterable[Axis]) -> Geometry:
         """The same samples and channels over other axes."""
         return Geometry(*self.counts, tuple(axes))
@@ -203,6 +207,11 @@ class Geometry(Counts):
         shape = (self.groups * self.inputs, *self.kernel, self.samples, *self.out)
         axes, steps = self.walk
         return shape, (1, *axes[taps], 0, *axes[taps]), (1, *steps[taps], 1, *steps[out])
+
+    @once
+    def is_pointwise(self) -> bool:
+        """Whether each input is read once, in the order of the outputs."""
+        return all(axis.size == axis.out and axis.kernel == axis.stride == 1 and not axis.lo for axis in self.axes)
 
     @once
     def taps(self) -> int:
