@@ -30,7 +30,7 @@ def code(name):
 
 class Benchmark:
     def __init__(self, path):
-        data = json.loads(Path(path).read_text())
+        self.data = data = json.loads(Path(path).read_text())
         self.machine, self.gemm, self.allowed = data["machine"], data["gemm"], data["allowed"]
         self.loops, self.layers, self.results = data["loops"], data["layers"], data["results"]
         self.kinds = list(dict.fromkeys(layer["kind"] for layer in self.layers.values()))
