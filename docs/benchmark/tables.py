@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from figures import DIRECTIONS, DTYPES, OURS, Benchmark, geometric_mean, shown, table
+from figures import DIRECTIONS, DTYPES, OURS, Benchmark, code, geometric_mean, shown, table
 from IPython.display import Markdown, display
 
 MISSING = "*Not measured yet.*"
@@ -57,6 +57,19 @@ def network_sums(rows):
                 lines.append([f"{row['case']}, {row['what']}", who, *both, *ratios, other["worst"]])
     heads = ["", "rival", f"{OURS}, ms", "rival, ms", "ratio of the sums", "mean ratio", "worst ratio", "of"]
     return table(heads, lines)
+
+
+@or_missing
+def networks(rows):
+    """Each convolution: its ratios, forward and backward."""
+    rivals = [who for who in rows[0]["by"] if who != OURS]
+    heads = [f"{who} {what}" for who in rivals for what in DIRECTIONS]
+    lines = []
+    for network, layer in dict.fromkeys((row["network"], row["layer"]) for row in rows):
+        own = {row["what"]: row for row in rows if (row["network"], row["layer"]) == (network, layer)}
+        ratios = [shown(times_ours(own[what], who, "median_ms")) for who in rivals for what in DIRECTIONS]
+        lines.append([network, code(layer), str(own["forward"]["count"]), *ratios])
+    return table(["network", "convolution", "times", *heads], lines)
 
 
 @or_missing
@@ -115,7 +128,7 @@ def summary(benchmark):
         groups[f"first call on a new shape, {what}"] = {"torch": [times_ours(r, "torch", "first_ms") for r in chosen]}
     for row in data.get("server", []):
         ratio = 1 / times_ours(row, "torch", "calls_per_s")
-        groups.setdefault(f"{row['what']} at once", {"torch": []})["torch"].append(ratio)
+        groups.setdefault(f"calls a second, {row['what']}", {"torch": []})["torch"].append(ratio)
     rivals = list(dict.fromkeys(who for group in groups.values() for who, ratios in group.items() if ratios))
     lines = [
         [name, *(shown(geometric_mean(group[who]) if group.get(who) else None) for who in rivals)]
