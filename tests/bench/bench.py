@@ -87,7 +87,11 @@ def about_ours(arguments: argparse.Namespace) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="some layers, torch only, one short turn: about a minute")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="some layers, torch only, one short turn: about a minute; of other tables a short form",
+    )
     parser.add_argument(
         "--table",
         action="append",
