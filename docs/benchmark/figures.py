@@ -30,7 +30,7 @@ def code(name):
 
 class Benchmark:
     def __init__(self, path):
-        data = json.loads(Path(path).read_text())
+        self.data = data = json.loads(Path(path).read_text())
         self.machine, self.gemm, self.allowed = data["machine"], data["gemm"], data["allowed"]
         self.loops, self.layers, self.results = data["loops"], data["layers"], data["results"]
         self.kinds = list(dict.fromkeys(layer["kind"] for layer in self.layers.values()))
@@ -51,12 +51,14 @@ class Benchmark:
 
     def where(self):
         facts = self.machine
-        versions = ", ".join(f"{name} {facts[name]}" for name in ("numpy", *self.rivals) if name in facts)
+        named = ("numpy", *(self.rivals or RIVAL_COLOURS))
+        versions = ", ".join(f"{name} {facts[name]}" for name in named if facts.get(name))
         rates = " and ".join(f"{rate:.0f} GFLOP/s in {dtype}" for dtype, rate in self.gemm.items())
         return Markdown(
             f"Measured on {facts['date']} on {facts['cores']} cores of {facts['cpu']} ({facts['system']}), with "
             f"Python {facts['python']}, xpconv {facts['xpconv']}, {versions}. NumPy's product of two matrices of "
-            f"2048 x 2048 runs at {rates} there. {len(self.layers)} layers, {len(self.results)} comparisons."
+            f"2048 x 2048 runs at {rates} there."
+            + (f" {len(self.layers)} layers, {len(self.results)} comparisons." if self.results else "")
         )
 
     def verdict(self):

@@ -54,10 +54,28 @@ def compiled(function: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
     return lambda: call(*arrays).block_until_ready()
 
 
+def ours_forward(layer: Layer, *operands: Any) -> Callable[[], Any]:
+    return ours(layer, *operands)[0]
+
+
+def ours_backward(layer: Layer, x: Any, weight: Any, dy: Any) -> Callable[[], tuple[Any, ...]]:
+    parameters = layer.parameters
+    return lambda: xpconv.conv_backward(dy, x, weight, needs=(True, True, False), **parameters)[:2]
+
+
 def torchs(layer: Layer, *operands: np.ndarray) -> Calls:
     x, weight, dy = map(torch.from_numpy, operands)
+    conv = getattr(torch.nn.functional, f"conv{x.ndim - 2}d")
+    backward = torch_gradients(layer, x, weight, dy)
+    return (
+        lambda: conv(x, weight, **layer.parameters),
+        lambda: backward(True, False, False)[0],
+        lambda: backward(False, True, False)[1],
+    )
+
+
+def torch_gradients(layer: Layer, x: torch.Tensor, weight: torch.Tensor, dy: torch.Tensor) -> Callable[..., Any]:
     ndim = x.ndim - 2
-    conv = getattr(torch.nn.functional, f"conv{ndim}d")
     lists = [[value] * ndim for value in (layer.stride, layer.padding, layer.dilation)]
 
     def backward(*mask: bool) -> tuple[torch.Tensor | None, ...]:
@@ -65,11 +83,16 @@ def torchs(layer: Layer, *operands: np.ndarray) -> Calls:
             dy, x, weight, None, *lists, False, [0] * ndim, layer.groups, list(mask)
         )
 
-    return (
-        lambda: conv(x, weight, **layer.parameters),
-        lambda: backward(True, False, False)[0],
-        lambda: backward(False, True, False)[1],
-    )
+    return backward
+
+
+def torchs_forward(layer: Layer, *operands: np.ndarray) -> Callable[[], Any]:
+    return torchs(layer, *operands)[0]
+
+
+def torchs_backward(layer: Layer, *operands: np.ndarray) -> Callable[[], tuple[Any, ...]]:
+    backward = torch_gradients(layer, *map(torch.from_numpy, operands))
+    return lambda: backward(True, True, False)[:2]
 
 
 @cache
@@ -85,8 +108,26 @@ def jaxs(layer: Layer, *operands: np.ndarray) -> Calls | None:
     """Compiled beforehand, so that no call counts a compilation; None where a call would take 15 seconds."""
     if operands[0].dtype == np.float64 and len(layer.weight) == 4 and math.prod(layer.weight[2:]) > 500:
         return None
+    x, weight, dy = map(import_jax().numpy.asarray, operands)
+    conv, input_grad, weight_grad = jax_passes(layer, x, weight)
+    return compiled(conv, x, weight), compiled(input_grad, dy, weight), compiled(weight_grad, dy, x)
+
+
+def jaxs_forward(layer: Layer, *operands: np.ndarray) -> Callable[[], Any]:
+    x, weight, _ = map(import_jax().numpy.asarray, operands)
+    return compiled(jax_passes(layer, x, weight)[0], x, weight)
+
+
+def jaxs_backward(layer: Layer, *operands: np.ndarray) -> Callable[[], tuple[Any, ...]]:
     jax = import_jax()
     x, weight, dy = map(jax.numpy.asarray, operands)
+    _, input_grad, weight_grad = jax_passes(layer, x, weight)
+    both = jax.jit(lambda dy, x, weight: (input_grad(dy, weight), weight_grad(dy, x))).lower(dy, x, weight).compile()
+    return lambda: tuple(gradient.block_until_ready() for gradient in both(dy, x, weight))
+
+
+def jax_passes(layer: Layer, x: Any, weight: Any) -> tuple[Callable[..., Any], ...]:
+    jax = import_jax()
     ndim = x.ndim - 2
 
     def conv(x: Any, weight: Any) -> Any:
@@ -105,7 +146,7 @@ def jaxs(layer: Layer, *operands: np.ndarray) -> Calls | None:
     def weight_grad(dy: Any, x: Any) -> Any:
         return jax.linear_transpose(lambda weight: conv(x, weight), weight)(dy)[0]
 
-    return compiled(conv, x, weight), compiled(input_grad, dy, weight), compiled(weight_grad, dy, x)
+    return conv, input_grad, weight_grad
 
 
 def scipys(layer: Layer, x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> Calls | None:
@@ -149,6 +190,10 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 
 CONTESTANTS: dict[str, Callable[..., Calls | None]] = {OURS: ours, "torch": torchs, "jax": jaxs, "scipy": scipys}
+WHOLE: dict[str, dict[str, Callable[..., Callable[[], Any]]]] = {  # the two passes of a step of training
+    "forward": {OURS: ours_forward, "torch": torchs_forward, "jax": jaxs_forward},
+    "backward": {OURS: ours_backward, "torch": torchs_backward, "jax": jaxs_backward},  # dx and dweight in one call
+}
 ON = {"numpy": ours, "torch": ours_on_torch, "jax": ours_on_jax}  # whose arrays ours are
 RIVALS = tuple(who for who in CONTESTANTS if who != OURS)
 

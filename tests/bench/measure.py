@@ -8,8 +8,8 @@ import platform
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +25,7 @@ DTYPES = ("float32", "float64")
 ALLOWED = {"float32": 2e-5, "float64": 1e-13}  # what xpconv promises
 LONG = 0.3  # seconds; a call that takes longer is counted once
 TOO_LONG = 1.0  # seconds; a call that would take longer is left out, of rivals other than torch
+Row = dict[str, Any]  # of a table: case, what, dtype and, by contestant, its numbers with its error
 SPIN = 0.03  # seconds that the threads of a library wait for its next product before they sleep
 
 
@@ -35,8 +36,10 @@ class Pace:
     turns: int
     seconds: float
 
-    def measure(self, calls: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-        """The milliseconds of each contestant's calls; ours and torch have all the turns, the others the first.
+    def measure(
+        self, calls: dict[str, Callable[[], Any]], all_turns: Container[str] = (OURS, "torch")
+    ) -> dict[str, list[float]]:
+        """The milliseconds of each contestant's calls; those of `all_turns` have all the turns, the others the first.
 
         Threads that spin take the cores from the next library, and threads that sleep take as long to wake. So a turn
         begins with a pause and two calls that do not count; one, where it is long.
@@ -44,7 +47,7 @@ class Pace:
         times: dict[str, list[float]] = {name: [] for name in calls}
         for turn in range(self.turns):
             for name, call in calls.items():
-                if turn and (name not in (OURS, "torch") or times[name][0] > 1e3 * LONG):
+                if turn and (name not in all_turns or times[name][0] > 1e3 * LONG):
                     continue
                 time.sleep(2 * SPIN)
                 first = milliseconds(call)
@@ -112,27 +115,14 @@ def bench(name: str, batch: int, rivals: list[str], pace: Pace, earlier: list[Re
             before = [r for r in earlier if (r.layer, r.dtype, r.what) == (name, dtype, what)]
             calls = {who: made[index] for who, made in makers.items() if made and not too_long(who, batch, before)}
             try:
-                first, extra_bytes = with_peak(calls[OURS])
+                extra_bytes = peak_beside_result(calls[OURS])
             except ValueError:
                 if not refusing:
                     raise
                 continue
-            expected = np.asarray(references[index]())
-            errors: dict[str, float | None] = {OURS: error(first, expected)}
-            times: dict[str, list[float]] = {}
-            del first
-            for who in list(calls)[1:]:
-                if who == "torch" and dtype == "float64":  # the reference was its
-                    errors[who] = None
-                    continue
-                start = time.perf_counter()
-                y = calls[who]()
-                ms = 1e3 * (time.perf_counter() - start)
-                errors[who] = error(np.asarray(y), expected)
-                if who != "torch" and ms > 1e3 * LONG:
-                    times[who] = [ms]  # and no second call
-            times |= pace.measure({who: call for who, call in calls.items() if who not in times})
-            by = {who: measured(times[who], errors[who]) for who in calls}
+            by = compare(calls, np.asarray(references[index]()), pace)
+            if dtype == "float64" and "torch" in by:  # the reference was its
+                by["torch"] = replace(by["torch"], error=None)
             multiplications = layer.multiplications(batch)
             results.append(Result(name, layer.kind, batch, dtype, what, multiplications, extra_bytes, by))
     return results
@@ -145,20 +135,50 @@ def too_long(who: str, batch: int, before: list[Result]) -> bool:
     return who not in last.by or last.by[who].median_ms / last.batch * batch > 1e3 * TOO_LONG
 
 
-def with_peak(call: Callable[[], Any]) -> tuple[np.ndarray, int]:
-    """A call's result, and how many bytes of NumPy's it held at its peak beside that."""
+def peak_beside_result(call: Callable[[], Any]) -> int:
+    """How many bytes of NumPy's a call held at its peak beside its result."""
     tracemalloc.start()
     try:
         result = call()
-        return np.asarray(result), max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
+        return max(0, tracemalloc.get_traced_memory()[1] - result.nbytes)
     finally:
         tracemalloc.stop()
+
+
+def compare(calls: dict[str, Callable[[], Any]], expected: Any, pace: Pace) -> dict[str, Measured]:
+    """Each contestant's errors and times; rivals other than torch are not called a second time where they are slow."""
+    errors, times = {}, {}
+    for who, call in calls.items():
+        start = time.perf_counter()
+        result = call()
+        ms = 1e3 * (time.perf_counter() - start)
+        errors[who] = largest_error(result, expected)
+        if who not in (OURS, "torch") and ms > 1e3 * LONG:
+            times[who] = [ms]
+    times |= pace.measure({who: call for who, call in calls.items() if who not in times})
+    return {who: measured(times[who], errors[who]) for who in calls}
+
+
+def largest_error(actual: Any, expected: Any) -> float:
+    """Of one array, or of a tuple of arrays."""
+    pairs = zip(actual, expected, strict=True) if isinstance(expected, tuple) else [(actual, expected)]
+    return float(np.max([error(np.asarray(a), np.asarray(e)) for a, e in pairs]))  # NaN, if one is
 
 
 def error(actual: np.ndarray, expected: np.ndarray) -> float:
     if actual.shape != expected.shape:
         return math.inf
     return float(f"{np.max(np.abs(actual - expected)) / np.max(np.abs(expected)):.3g}")
+
+
+def wrong_rows(rows: Iterable[Row]) -> list[str]:
+    """Which rows of a table have an error of ours that is not allowed."""
+    return [
+        f"{row['case']}, {row['what']}, {who}: {numbers['error']:.1e}, allowed {ALLOWED[row['dtype']]:.0e}"
+        for row in rows
+        for who, numbers in row["by"].items()
+        if who.startswith(OURS) and not numbers["error"] <= ALLOWED[row["dtype"]]
+    ]
 
 
 def gemm_rates() -> dict[str, float]:
