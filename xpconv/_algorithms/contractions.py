@@ -38,7 +38,7 @@ from .weight import Weight
 
 __all__ = ["Target", "accumulator", "forward", "input_grad", "nothing_but", "per_channel", "weight_grad"]
 
-Where: TypeAlias = tuple[Any, ...]
+Within: TypeAlias = tuple[slice, ...] | None
 Write: TypeAlias = Callable[..., ArrayT]  # `put` or `add`
 Job: TypeAlias = tuple[Part, Any]  # with the weight of the part in the basis
 
@@ -47,10 +47,7 @@ class Target(NamedTuple, Generic[ArrayT]):
     """The array that a result is written to, or its elements at steps along each spatial axis."""
 
     array: ArrayT
-    within: tuple[slice, ...] | None = None
-
-    def at(self, where: Where) -> Where:
-        return where if self.within is None else (*where[:2], *map(part_of, self.within, where[2:]))
+    within: Within = None
 
 
 def forward(
@@ -58,63 +55,35 @@ def forward(
 ) -> ArrayT:
     """y = Ey*( W @ X ) + bias, in the target."""
     plan = w.suited(plan)
-    basis, whole = plan.basis, plan.parts.geometry
 
-    def product(part: Part, W: Any) -> ArrayT:
-        X = basis.ex(x[part.x], part.geometry, xp=xp)
-        y: ArrayT = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
-        return y
+    def factors(part: Part, W: ArrayT) -> tuple[ArrayT, ArrayT]:
+        return W, plan.basis.ex(x[part.x], part.geometry, xp=xp)
 
     def lowered(part: Part) -> ArrayT:
-        plain, piece = plan.lowered(part.geometry, "y"), w.part(part, whole.inputs, xp=xp)
+        plain, piece = plan.lowered(part.geometry, "y"), w.part(part, plan.parts.geometry.inputs, xp=xp)
         y: ArrayT = xp.empty(part.geometry.y_shape, dtype=w.array.dtype, device=device(piece))
         return forward(plain, x[part.x], Weight(piece), None, Target(y), xp=xp)
 
-    def compute(out: ArrayT, job: Job, write: Write[ArrayT]) -> ArrayT:
-        (part, W), where = job, target.at(job[0].y)
-        own = None if bias is None or part.inputs.start else per_channel(bias[part.y[1]], out.ndim, xp=xp)
-        if write is put and basis.reshapes("y", part.geometry):
-            X = basis.ex(x[part.x], part.geometry, xp=xp)
-            if multiplied_into(out, where, W, X):
-                return out if own is None else add(out, where, own, xp=xp)
-            y = basis.ey_adjoint(_product(W, X, plan, xp=xp), part.geometry, xp=xp)
-        else:
-            y = _checked("y", basis, partial(product, part, W), partial(lowered, part), xp=xp)
-        return write(out, where, y if own is None else add(y, (...,), own, xp=xp), xp=xp)
-
-    return _fill(plan, target.array, compute, w, xp=xp)
+    return _Filling("y", plan, factors, lowered, bias, xp).into(target, w)
 
 
 def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, dtype: Any, *, xp: Namespace) -> ArrayT:
     """dx = Ex*( W^T @ Y ) + bias: with a bias, the transposed convolution of dy."""
-    plan = w.suited(plan)
-    basis, whole = plan.basis, plan.parts.geometry
+    plan, whole = w.suited(plan), plan.parts.geometry
 
-    def product(part: Part, W: Any) -> ArrayT:
-        Y = basis.ey(dy[part.y], part.geometry, xp=xp)
-        dx: ArrayT = basis.ex_adjoint(_product(W.mT, Y, plan, xp=xp), part.geometry, xp=xp)
-        return dx
+    def factors(part: Part, W: ArrayT) -> tuple[ArrayT, ArrayT]:
+        return W.mT, plan.basis.ey(dy[part.y], part.geometry, xp=xp)
 
     def lowered(part: Part) -> ArrayT:
         plain, piece = plan.lowered(part.geometry, "x"), Weight(w.part(part, whole.inputs, xp=xp))
         return input_grad(plain, dy[part.y], piece, None, w.array.dtype, xp=xp)
 
-    def compute(out: ArrayT, job: Job, write: Write[ArrayT]) -> ArrayT:
-        part, W = job
-        if part.geometry.positions:
-            dx = _checked("x", basis, partial(product, part, W), partial(lowered, part), xp=xp)
-        else:  # no window reaches these inputs
-            dx = xp.zeros(part.geometry.x_shape, dtype=w.array.dtype, device=device(w.array))
-        if bias is not None and part.outputs.start == 0 and not plan.overlapping:
-            dx = add(dx, (...,), per_channel(bias[part.x[1]], dx.ndim, xp=xp), xp=xp)
-        return write(out, part.x, dx, xp=xp)
-
     held = accumulator(plan, w, dtype, xp=xp)
     if plan.overlapping:
-        out = nothing_but(bias, whole.x_shape, w.array, held, xp=xp)
+        dx, bias = nothing_but(bias, whole.x_shape, w.array, held, xp=xp), None
     else:
-        out = xp.empty(whole.x_shape, dtype=held, device=device(w.array))
-    return _fill(plan, out, compute, w, xp=xp)
+        dx = xp.empty(whole.x_shape, dtype=held, device=device(w.array))
+    return _Filling("x", plan, factors, lowered, bias, xp).into(Target(dx), w)
 
 
 def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
@@ -178,27 +147,67 @@ def accumulator(plan: Plan, w: Weight[ArrayT], dtype: Any, *, xp: Namespace) -> 
     return accumulating(xp, dtype, w.array.dtype) if several else dtype
 
 
-def _fill(plan: Plan, out: ArrayT, compute: Callable[..., ArrayT], w: Weight[ArrayT], *, xp: Namespace) -> ArrayT:
-    """`out` part by part; parts that are added to the same numbers come in steps, one step after the other."""
-    parts, threads = plan.parts, plan.threads(current().threads)
-    if parts.count == 1 and not threads and not plan.overlapping:  # the shortest way: small calls are mostly overhead
-        part = parts[0]
-        return compute(out, (part, w.in_basis(part, plan, xp=xp)), put)
-    steps = parts.counts[parts.reduced]
-    size = parts.count // steps
+class _Filling(NamedTuple, Generic[ArrayT]):
+    """How y or dx is filled: each part is a product of two factors, taken back from the basis."""
 
-    def jobs(begin: int) -> Iterator[Job]:
-        numbered = (parts[begin + i] for i in range(size))
-        for _, group in groupby(numbered, key=lambda part: part.w):
-            first = next(group)
-            W = w.in_basis(first, plan, xp=xp)  # shared by all parts of the same weights
-            for part in chain([first], group):
-                yield part, W
+    slot: str
+    plan: Plan
+    factors: Callable[[Part, ArrayT], tuple[ArrayT, ArrayT]]
+    lowered: Callable[[Part], ArrayT]  # computes a part anew where the basis has spread NaN
+    bias: ArrayT | None
+    xp: Namespace
 
-    for i in range(steps):
-        write: Write[ArrayT] = add if i or plan.overlapping else put
-        out = side_by_side(out, partial(compute, write=write), jobs(size * i), threads)
-    return out
+    def into(self, target: Target[ArrayT], w: Weight[ArrayT]) -> ArrayT:
+        """The target, part by part; parts that are added to the same numbers come in steps, one after another."""
+        plan, parts, out = self.plan, self.plan.parts, target.array
+        threads = plan.threads(current().threads)
+        if (
+            parts.count == 1 and not threads and not plan.overlapping
+        ):  # the shortest way: small calls are mostly overhead
+            part = parts[0]
+            return self.compute(target.within, put, out, (part, w.in_basis(part, plan, xp=self.xp)))
+        steps = parts.counts[parts.reduced]
+        size = parts.count // steps
+
+        def jobs(begin: int) -> Iterator[Job]:
+            numbered = (parts[begin + i] for i in range(size))
+            for _, group in groupby(numbered, key=lambda part: part.w):
+                first = next(group)
+                W = w.in_basis(first, plan, xp=self.xp)  # shared by all parts of the same weights
+                for part in chain([first], group):
+                    yield part, W
+
+        for i in range(steps):
+            write = add if i or plan.overlapping else put
+            out = side_by_side(out, partial(self.compute, target.within, write), jobs(size * i), threads)
+        return out
+
+    def compute(self, within: Within, write: Write[ArrayT], out: ArrayT, job: Job) -> ArrayT:
+        """Compute a part, and write it."""
+        (part, W), (slot, plan, factors, lowered, bias, xp) = job, self
+        geometry, where, summed = (
+            (part.geometry, part.y, part.inputs) if slot == "y" else (part.geometry, part.x, part.outputs)
+        )
+        own = None if bias is None or summed.start else per_channel(bias[where[1]], out.ndim, xp=xp)
+        if within is not None:
+            where = (*where[:2], *map(part_of, within, where[2:]))
+        if not geometry.positions:  # no window reaches these inputs
+            made: ArrayT = xp.zeros(geometry.x_shape, dtype=W.dtype, device=device(W))
+        elif write is put and plan.basis.reshapes(slot, geometry):
+            a, b = factors(part, W)
+            if multiplied_into(out, where, a, b):
+                return out if own is None else add(out, where, own, xp=xp)
+            made = self.product(part, a, b)
+        else:
+            made = _checked(
+                slot, plan.basis, lambda: self.product(part, *factors(part, W)), lambda: lowered(part), xp=xp
+            )
+        return write(out, where, made if own is None else add(made, (...,), own, xp=xp), xp=xp)
+
+    def product(self, part: Part, a: ArrayT, b: ArrayT) -> ArrayT:
+        basis = self.plan.basis
+        back = basis.ey_adjoint if self.slot == "y" else basis.ex_adjoint
+        return back(_product(a, b, self.plan, xp=self.xp), part.geometry, xp=self.xp)
 
 
 def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:
