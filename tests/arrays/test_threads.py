@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -139,6 +141,54 @@ def test_callers_of_many_threads(rng):
     with ThreadPoolExecutor(8) as pool:
         for y in pool.map(lambda _: conv(x, w), range(24)):
             assert y.tobytes() == expected.tobytes()
+
+
+def test_calls_at_the_same_time_share_the_helpers(monkeypatch):
+    """Eight calls of two threads each start one helping thread, not eight; and each is done without waiting for it."""
+    helpers = _Helpers()
+    monkeypatch.setattr("xpconv._arrays.threads._helpers", helpers)
+    with ThreadPoolExecutor(8) as pool:
+        done = [[] for _ in range(8)]
+        for call in [pool.submit(run_all, one.append, range(50), 2) for one in done]:
+            call.result(timeout=60)
+    assert [sorted(one) for one in done] == [list(range(50))] * 8
+    assert helpers.count == 1
+
+
+def test_what_nobody_helped_with_is_not_kept(monkeypatch):
+    """The only helper is at work for another call; this call's arrays are free as soon as it returns."""
+    monkeypatch.setattr("xpconv._arrays.threads._helpers", _Helpers())
+    helping, leave = threading.Event(), threading.Event()
+    caller = threading.current_thread()
+
+    def long(_):
+        if threading.current_thread() is not caller:
+            helping.set()
+            assert leave.wait(60)
+        else:
+            assert helping.wait(60)
+
+    class Held:
+        def __call__(self, _):
+            pass
+
+    freed = []
+
+    def other():
+        work = Held()
+        weakref.finalize(work, freed.append, True)
+        run_all(work, range(3), 2)
+
+    def both(item):
+        long(item)
+        if threading.current_thread() is caller:
+            other()
+            gc.collect()
+            freed.append("seen")
+            leave.set()
+
+    run_all(both, range(2), 2)
+    assert freed[0] is True
 
 
 def test_without_threads_to_be_had_the_caller_does_it_all(monkeypatch):
