@@ -91,7 +91,7 @@ def unfold(
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
     params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
     size = tuple(x.shape[x.ndim - ndim :])
-    return linear(partial(_taken, kernel, params), partial(_added, size, kernel, params), x, ndim)
+    return linear(partial(_unfolded, kernel, params), partial(_folded, size, kernel, params), x, ndim)
 
 
 @public
@@ -155,10 +155,10 @@ def fold(
     if rows % math.prod(kernel):
         raise ValueError(f"columns must have a multiple of {math.prod(kernel)} rows, one for each tap: got {rows}")
     params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
-    return linear(partial(_added, size, kernel, params), partial(_taken, kernel, params), columns, 1)
+    return linear(partial(_folded, size, kernel, params), partial(_unfolded, kernel, params), columns, 1)
 
 
-def _taken(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:
+def _unfolded(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:
     """(*batch, channels, *spatial) -> (*batch, channels * taps, positions)."""
     xp, ndim = library("x", x), len(kernel)
     layout = Layout.of("x", x.shape, ndim)
@@ -177,7 +177,7 @@ def _taken(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:
     return xp.reshape(columns, (*layout.batch, channels * geometry.taps, geometry.positions))
 
 
-def _added(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, columns: ArrayT) -> ArrayT:
+def _folded(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, columns: ArrayT) -> ArrayT:
     """(*batch, channels * taps, positions) -> (*batch, channels, *spatial)."""
     xp = library("columns", columns)
     *batch, rows, positions = columns.shape

@@ -35,7 +35,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
     helping, closed = 0, False
     errors: list[BaseException] = []
 
-    def toil() -> None:
+    def work_through() -> None:
         with _one_own_blas_thread():
             while True:
                 with turn:  # one thread at a time makes the next item
@@ -51,7 +51,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
                 return
             helping += 1
         try:
-            toil()
+            work_through()
         except BaseException as error:
             errors.append(error)
             closed = True
@@ -66,7 +66,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
         try:
             with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
                 _helpers.ask(offers)
-            toil()
+            work_through()
         finally:
             with turn:
                 closed = True
