@@ -47,7 +47,7 @@ class Banded:
         columns = geometry.samples * math.prod(out[:-1]) * -(-out[-1] // self.tile)
         x, w, y = (geometry.groups * n for n in (columns * height, rows * height, 2 * columns * rows))
         # The inputs of a tile are copied in runs, and each run costs time to begin.
-        return Footprint(x, w, y, rows, height, columns, w * columns, 1 + 8 / inputs)
+        return Footprint(x, w, y, rows, height, columns, w * columns, 1 + 8 / inputs, w)
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
         return (*(1,) * (len(geometry.axes) - 1), self.tile)

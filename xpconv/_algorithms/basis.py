@@ -21,6 +21,7 @@ class Footprint(NamedTuple):
     columns: int
     products: int  # multiplications in all
     effort: float = 1.0  # how much more than copying it takes to bring a number into the basis
+    w_made: int = 0  # so many numbers more while W is made
 
 
 class Basis(Protocol):

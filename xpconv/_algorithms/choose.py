@@ -22,7 +22,7 @@ from .costs import COSTS
 from .flat import Flat
 from .fourier import Fourier
 from .lowering import Lowering
-from .plan import Limits, Plan, plan
+from .plan import UNLIMITED, Copies, Limits, Plan, plan
 from .winograd import Winograd
 
 __all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "op_counts", "ways"]
@@ -41,6 +41,7 @@ class Wanted(NamedTuple):
     method: str
     precision: str
     in_place: bool = False  # whether a product can be written to where it belongs
+    copies: Copies = Copies()
 
 
 class Piece(NamedTuple):
@@ -68,6 +69,16 @@ class Choice:
     def rewritten(self) -> bool:
         return self.phases > 0
 
+    @property
+    def fits(self) -> bool:
+        """Whether the workspace is large enough."""
+        return all(piece.plan.fits for piece in self.pieces)
+
+    @property
+    def bytes(self) -> int:
+        """The most bytes that one thread takes."""
+        return max([piece.plan.bytes(1) for piece in self.pieces], default=0)
+
     @once
     def complete(self) -> bool:
         """Whether every number of the result is made by a plan."""
@@ -92,10 +103,15 @@ class Candidate(NamedTuple):
 
 
 def choose(geometry: Geometry, slot: str, wanted: Wanted) -> Choice:
-    """The cheapest way to fill the slot "y", "x" or "w".
+    """The cheapest way to fill the slot "y", "x" or "w" within the workspace."""
+    found = _cheapest(geometry, slot, wanted)
+    if found is None:
+        raise _no_way(geometry, slot, wanted)
+    return found
 
-    Planning takes time, and is done for few of all ways. Most of them have a bound that is above another's price.
-    """
+
+def _cheapest(geometry: Geometry, slot: str, wanted: Wanted) -> Choice | None:
+    """Planning takes time, and is done for few of all ways: most of them have a bound that is above another's price."""
     candidates, best = _candidates(geometry, slot, wanted), None
     heapify(candidates)
     while candidates and (best is None or candidates[0].least <= best[0]):
@@ -104,15 +120,20 @@ def choose(geometry: Geometry, slot: str, wanted: Wanted) -> Choice:
         if not isinstance(found, Choice):
             for one in found:
                 heappush(candidates, one)
-        elif best is None or (found.seconds, number) < best[:2]:
+        elif found.fits and (best is None or (found.seconds, number) < best[:2]):
             best = found.seconds, number, found
-    if best is None:
-        raise _no_way(wanted)
-    return best[2]
+    return None if best is None else best[2]
 
 
 def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
-    """All ways to fill it, the cheapest first."""
+    """All ways to fill it within the workspace, the cheapest first."""
+    found = [way for way in _all(geometry, slot, wanted) if way.fits]
+    if not found:
+        raise _no_way(geometry, slot, wanted)
+    return sorted(found, key=lambda way: way.seconds)
+
+
+def _all(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
     candidates, found = _candidates(geometry, slot, wanted)[::-1], []
     while candidates:
         made = candidates.pop().refined()
@@ -120,9 +141,7 @@ def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
             found.append(made)
         else:
             candidates += made[::-1]
-    if not found:
-        raise _no_way(wanted)
-    return sorted(found, key=lambda way: way.seconds)
+    return found
 
 
 def _candidates(geometry: Geometry, slot: str, wanted: Wanted) -> list[Candidate]:
@@ -136,16 +155,27 @@ def _candidates(geometry: Geometry, slot: str, wanted: Wanted) -> list[Candidate
         )
     phases = math.prod([axis.stride for axis in geometry.axes])
     if slot == "x" and phases <= 16:
-        each = wanted._replace(most_parts=-(-wanted.most_parts // phases))
+        each = wanted._replace(most_parts=-(-wanted.most_parts // phases), copies=wanted.copies._replace(weight=1))
         found.append(Candidate(0.0, (len(found), 0), partial(_rewritten, geometry, each, (len(found), 0))))
     return found
 
 
-def _no_way(wanted: Wanted) -> ValueError:
-    return ValueError(
-        f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '
-        f"{_FOR[wanted.method]}"
-    )
+def _no_way(geometry: Geometry, slot: str, wanted: Wanted) -> ValueError:
+    """The error where no algorithm can do it, or none within the workspace."""
+    unlimited = wanted._replace(workspace=UNLIMITED)
+    if _cheapest(geometry, slot, unlimited) is None:
+        return ValueError(
+            f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '
+            f"{_FOR[wanted.method]}"
+        )
+    least = wanted.workspace
+    while True:  # a plan takes more where it may
+        enough = min(way.bytes for way in _all(geometry, slot, wanted._replace(workspace=least)))
+        if enough <= least:
+            break
+        least = enough
+    method = "" if wanted.method == "auto" else f" by method {wanted.method!r}"
+    return ValueError(f"workspace must be at least {least} for this convolution{method}: got {wanted.workspace}")
 
 
 _FOR = {
@@ -196,7 +226,9 @@ def _seconds(slot: str, basis: Basis, wanted: Wanted, counts: Sequence[float]) -
 
 
 def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
-    limits = Limits(wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts, wanted.in_place)
+    limits = Limits(
+        wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts, wanted.in_place, wanted.copies
+    )
     planned = plan(geometry, slot, basis, limits)
     return Choice((Piece(planned),), _seconds(slot, basis, wanted, op_counts(planned)))
 
@@ -223,8 +255,10 @@ def _rewritten(geometry: Geometry, wanted: Wanted, number: tuple[int, int]) -> l
         if missing is None:
             pieces = tuple(Piece(chosen[one].plan, phase.inputs, phase.taps) for phase, one in met)
             return Choice(pieces, sum([chosen[one].seconds for _, one in met], turn), len(phases))
-        chosen[missing] = choose(missing, "y", wanted)
-        least[missing] = chosen[missing].seconds
+        found = _cheapest(missing, "y", wanted)
+        if found is None:  # not within the workspace
+            return []
+        chosen[missing], least[missing] = found, found.seconds
         return [candidate()]
 
     return [candidate()]
@@ -238,7 +272,7 @@ def op_counts(planned: Plan) -> tuple[float, ...]:
 def _counts(basis: Basis, part: Geometry, count: int, cuts: int) -> tuple[float, ...]:
     if not count:
         return (1.0, *(0.0,) * 5)
-    x, w, y, rows, terms, columns, multiplications, effort = basis.footprint(part)
+    x, w, y, rows, terms, columns, multiplications, effort, _ = basis.footprint(part)
     # BLAS is slow at few rows, columns or terms.
     products = multiplications * (1 + 12 / max(rows, 1) + 12 / max(columns, 1) + 12 / max(terms, 1))
     return (1.0, count, count * products, count * x * effort, count * y * effort, cuts * w)

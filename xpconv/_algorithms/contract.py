@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._arrays.devices import device
 from .._arrays.doors import (
@@ -17,7 +18,7 @@ from .._arrays.doors import (
     place_of,
 )
 from .._arrays.dtypes import accumulating
-from .._arrays.namespace import has_fft, is_floating
+from .._arrays.namespace import has_fft, is_complex, is_floating
 from .._arrays.padding import Operand
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.geometry import Geometry
@@ -26,9 +27,19 @@ from .._spec.options import current
 from .choose import Choice, Wanted, choose
 from .choose import ways as all_ways
 from .contractions import Target, accumulator, forward, input_grad, nothing_but, weight_grad
+from .plan import Copies
 from .weight import Weight
 
-__all__ = ["Task", "contract", "ways"]
+__all__ = ["Reading", "Task", "check", "contract", "ways"]
+
+
+class Reading(NamedTuple):
+    """How a task reads its operands."""
+
+    dtypes: tuple[Any, ...] = ()  # of those that it reads part by part: all but the weight
+    border: bool = False  # whether the border of one is added as it is read
+    conjugated: bool = False  # whether one is conjugated, where numbers are complex
+    some_taps: bool = False  # whether it reads only some of the weight's taps
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Task:
     slot: str
     geometry: Geometry
     dtype: Any
+    reading: Reading = Reading()  # noqa: RUF009, a tuple does not change
     choices: dict[Any, Choice] = field(default_factory=dict, compare=False)  # by options, dtype and kind of array
 
 
@@ -86,6 +98,11 @@ def ways(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> list
     return all_ways(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
 
 
+def check(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> None:
+    """Raise the error of a task that cannot be done, by the method or within the workspace, before any work."""
+    _chosen(task, like, compute_dtype, xp=xp)
+
+
 def _chosen(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> Choice:
     """The cheapest way, remembered for the place where an array lies, or else for all that it depends on."""
     place = place_of(like.array if isinstance(like, Operand) else like)
@@ -115,4 +132,13 @@ def _wanted(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> W
         options.method,
         options.precision,
         multiplies_in_place(array),
+        _copies(task, compute_dtype, xp=xp),
     )
+
+
+def _copies(task: Task, compute_dtype: Any, *, xp: Namespace) -> Copies:
+    dtypes, border, conjugated, some_taps = task.reading
+    converted = any(dtype != compute_dtype for dtype in dtypes)
+    conjugated = conjugated and is_complex(compute_dtype, xp=xp)
+    held = math.prod(getattr(task.geometry, f"{task.slot}_shape")) if task.dtype != compute_dtype else 0
+    return Copies(2 * border + converted + conjugated, int(some_taps), held * item_bytes(compute_dtype))

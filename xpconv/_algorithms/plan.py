@@ -12,11 +12,20 @@ from .._spec.memory import once
 from .basis import Basis
 from .lowering import Lowering
 
-__all__ = ["UNLIMITED", "Limits", "Plan", "plan"]
+__all__ = ["UNLIMITED", "Copies", "Limits", "Plan", "plan"]
 
 
 UNLIMITED = 2**62
 TINY, LARGE = 2**18, 2**24  # multiplications: those that OpenBLAS makes on one thread; those worth several
+BUFFERS = 2**17  # bytes that NumPy and Python take for a part themselves
+
+
+class Copies(NamedTuple):
+    """What exists for a time beside the numbers in the basis."""
+
+    read: int = 0  # so many times what a part reads: with a border, conjugated, or in the dtype to compute in
+    weight: int = 0  # so many times the weight of a part: in another order
+    held: int = 0  # bytes of the whole result in the dtype to compute in, where the result's own is another
 
 
 class Limits(NamedTuple):
@@ -27,6 +36,7 @@ class Limits(NamedTuple):
     block: int  # bytes of a part
     most_parts: int = UNLIMITED  # about as many, where each takes time to compile, whatever the workspace
     in_place: bool = False  # whether a product can be written to where it belongs
+    copies: Copies = Copies()
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,11 @@ class Plan:
         return self.basis.footprint(self.largest).products
 
     @property
+    def fits(self) -> bool:
+        """Whether one thread has enough workspace."""
+        return self.limits.most_parts < UNLIMITED or self.bytes(1) <= self.limits.workspace
+
+    @property
     def flops(self) -> int:
         return 2 * self.parts.count * self._products
 
@@ -89,13 +104,15 @@ _CHANNELS = {
 
 def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
-    (item_bytes, workspace, block, most, in_place), channels = limits, _CHANNELS[slot]
+    (item_bytes, workspace, block, most, in_place, copies), channels = limits, _CHANNELS[slot]
     positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
 
     def weight_bytes(part: Geometry) -> int:
-        weights = basis.footprint(part).w
-        # The gradient holds a sum and what is added to it, even where the weights themselves are a view.
-        return item_bytes * (2 * max(weights, math.prod(part.w_shape)) if slot == "w" else weights)
+        weights, taken = basis.footprint(part).w, math.prod(part.w_shape)
+        if slot == "w":  # a sum and what is added to it, even where the weights themselves are a view
+            return item_bytes * 2 * max(weights, taken)
+        scattered = part.inputs < geometry.inputs  # in memory, so that they are copied before they are multiplied
+        return item_bytes * (weights + taken * max(copies.weight, scattered))
 
     def part_bytes(part: Geometry) -> int:
         footprint = basis.footprint(part)
@@ -131,10 +148,19 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
         parts = parted(by_input=False)
         part = largest(geometry, parts.steps, by_input=False)
     terms, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
-    sums, own, shared = 1, weight_bytes(part), 0
+    sums, own = 1, weight_bytes(part)
     if slot == "w":
         sums = min(terms, max(4 // cuts, 1))
-        shared = sums * item_bytes * math.prod(geometry.w_shape) if sums > 1 else 0
-    elif cuts == 1:
-        own, shared = 0, own
-    return Plan(basis, parts, part, overlapping, sums, part_bytes(part) + own, shared, limits)
+        # The sums; where they are added, the total and a new total; all but the one that is the result itself.
+        arrays = sums + min(sums - 1, 2) - (not copies.held)
+        shared = arrays * item_bytes * math.prod(geometry.w_shape)
+    else:
+        shared = own + copies.held * (overlapping or parts.counts[parts.reduced] > 1)
+        own *= cuts > 1  # then each part has its own, beside the one that is made next
+    made = part_bytes(part) + item_bytes * basis.footprint(part).w_made + BUFFERS
+    if slot == "x":  # windows are folded axis by axis, with sums of each
+        made += part_bytes(part) // 2
+    if copies.read:
+        read = [math.prod(shape) for name, shape in (("x", part.x_shape), ("y", part.y_shape)) if name != slot]
+        made += item_bytes * copies.read * sum(read)
+    return Plan(basis, parts, part, overlapping, sums, made + own, shared, limits)

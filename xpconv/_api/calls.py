@@ -16,7 +16,7 @@ from .._algorithms.weight import Weight
 from .._arrays.doors import convert
 from .._arrays.namespace import agree, is_floating
 from .._arrays.typing import ArrayT, Namespace
-from .._engines.dispatch import bias_grad, check_method, dispatch, only_bias
+from .._engines.dispatch import bias_grad, check_options, dispatch, only_bias
 from .._engines.problem import Problem, Transposed
 from .._spec.geometry import check_shape
 
@@ -57,7 +57,7 @@ def backward(
     problem = Problem.of(x, weight, params, transposed, xp=xp)
     _check("dy", dy, problem.shape, problem.dtypes.y)
     of_x, of_w = problem.with_slot("x"), problem.with_slot("w")
-    check_method([one for one, need in zip((of_x, of_w), needs, strict=False) if need], dy, xp=xp)
+    check_options([one for one, need in zip((of_x, of_w), needs, strict=False) if need], dy, xp=xp)
     w = weight if memory is None else Weight(weight, memory)
     return (
         dispatch(of_x, dy, w, like=x, xp=xp) if needs[0] else None,

@@ -154,8 +154,22 @@ def convert(x: ArrayT, dtype: Any, *, xp: Namespace) -> ArrayT:
     if x.dtype == dtype:
         return x
     if is_kind(cast(Any, xp), x.dtype, "real floating") and is_kind(cast(Any, xp), dtype, "integral"):
+        if isinstance(x, np.ndarray):
+            return cast(ArrayT, _wrapped(x, dtype))
         x = xp.astype(x, xp.int64)
     return xp.astype(x, dtype)
+
+
+def _wrapped(x: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
+    """Numbers in floating point as integers of a dtype, by way of int64, but not all of them at the same time."""
+    out = np.empty_like(x, dtype=dtype)
+    roles: Any = (["readonly"], ["writeonly"])
+    with np.nditer(
+        (x, out), ["external_loop", "buffered", "zerosize_ok"], roles, (np.int64, dtype), casting="unsafe"
+    ) as blocks:
+        for wide, narrow in blocks:
+            narrow[...] = wide
+    return out
 
 
 def flip(x: ArrayT, axes: Sequence[int], *, xp: Namespace) -> ArrayT:

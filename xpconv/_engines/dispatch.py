@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._algorithms.choose import Choice
-from .._algorithms.contract import ways
+from .._algorithms.contract import check, ways
 from .._algorithms.weight import Weight
 from .._arrays.namespace import is_dask_array, is_dask_namespace, is_torch_array, is_torch_namespace
 from .._arrays.typing import ArrayT, Namespace
-from .._spec.options import current
 from .evaluate import bias_grad as eager_bias_grad
 from .evaluate import evaluate
 from .evaluate import only_bias as eager_only_bias
 from .problem import Problem
 
-__all__ = ["bias_grad", "check_method", "dispatch", "linear", "only_bias", "ways_of"]
+__all__ = ["bias_grad", "check_options", "dispatch", "linear", "only_bias", "ways_of"]
 
 
 def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = None, *, xp: Namespace) -> Any:
@@ -29,6 +28,8 @@ def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = Non
         from .dask import evaluate as lazily  # it imports dask
 
         return lazily(problem, a, b.array if isinstance(b, Weight) else b, bias, like, xp=xp)
+    if problem.direct is None:  # several steps, the last of which may need more than the first
+        check_options([problem], a, xp=xp)
     return evaluate(problem, a, b, bias, xp=xp)
 
 
@@ -58,11 +59,16 @@ def ways_of(problem: Problem, like: ArrayT, *, xp: Namespace) -> list[list[Choic
     return [ways(task, like, compute, xp=xp) for _, task in problem.tasks]
 
 
-def check_method(problems: Sequence[Problem], like: ArrayT, *, xp: Namespace) -> None:
-    """Raise the error of a method that cannot do one of these problems before any work; dask has a check of its own."""
-    if current().method != "auto" and not is_dask_namespace(xp):
+def check_options(problems: Sequence[Problem], like: ArrayT, *, xp: Namespace) -> None:
+    """Raise the error of a method or workspace that cannot do one of these problems before any work.
+
+    dask has a check of its own.
+    """
+    if not is_dask_namespace(xp):
         for problem in problems:
-            ways_of(problem, like, xp=xp)
+            real = problem.of_real_parts(xp=xp) if problem.dtypes.mixed else problem
+            for _, task in real.tasks:
+                check(task, like, real.compute_dtype(xp=xp), xp=xp)
 
 
 def linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:

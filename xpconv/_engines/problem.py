@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
-from .._algorithms.contract import Task
+from .._algorithms.contract import Reading, Task
 from .._arrays.dtypes import DTypes, exact, real_dtype, result
 from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, lacking
@@ -96,8 +96,15 @@ class Problem:
     @once
     def tasks(self) -> tuple[tuple[Step, Task], ...]:
         """The steps that fill the slot, and what each is to a contraction."""
-        steps = self.convolution.decompose(self.slot)
-        return tuple((step, Task(self.slot, step.geometry, self.dtype)) for step in steps)
+        steps, slot = self.convolution.decompose(self.slot), self.slot
+        dtypes = [dtype for at, dtype in zip(self.slots, (self.dtypes.y, self.dtypes.x), strict=True) if at != slot]
+        reading = Reading(
+            tuple(dtypes),
+            border=slot != "x" and self.convolution.border is not None,
+            conjugated=slot == "w",
+            some_taps=any(row.input_dilation > 1 for row in self.convolution.rows),
+        )
+        return tuple((step, Task(slot, step.geometry, self.dtype, reading)) for step in steps)
 
     @once
     def direct(self) -> Task | None:
@@ -150,7 +157,8 @@ class Problem:
 
     def of_real_parts(self, *, xp: Namespace) -> Problem:
         """The same problem for real or imaginary parts of complex numbers: T is linear in each operand."""
-        return self._derived(dtypes=self.dtypes._replace(mixed=False), dtype=real_dtype(self.dtype, xp=xp))
+        x, w, y, dtype = (real_dtype(dtype, xp=xp) for dtype in (*self.dtypes[:3], self.dtype))
+        return self._derived(dtypes=self.dtypes._replace(x=x, w=w, y=y, mixed=False), dtype=dtype)
 
 
 # What is remembered from call to call.
