@@ -47,7 +47,8 @@ class Banded:
         columns = geometry.samples * math.prod(out[:-1]) * -(-out[-1] // self.tile)
         x, w, y = (geometry.groups * n for n in (columns * height, rows * height, 2 * columns * rows))
         # The inputs of a tile are copied in runs, and each run costs time to begin.
-        return Footprint(x, w, y, rows, height, columns, w * columns, 1 + 8 / inputs, w)
+        made = w + 2 * last.kernel * self.tile * inputs  # W in another order, and the matrix that it is made with
+        return Footprint(x, w, y, rows, height, columns, w * columns, 1 + 8 / inputs, made)
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
         return (*(1,) * (len(geometry.axes) - 1), self.tile)

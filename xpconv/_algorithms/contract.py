@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -140,5 +139,4 @@ def _copies(task: Task, compute_dtype: Any, *, xp: Namespace) -> Copies:
     dtypes, border, conjugated, some_taps = task.reading
     converted = any(dtype != compute_dtype for dtype in dtypes)
     conjugated = conjugated and is_complex(compute_dtype, xp=xp)
-    held = math.prod(getattr(task.geometry, f"{task.slot}_shape")) if task.dtype != compute_dtype else 0
-    return Copies(2 * border + converted + conjugated, int(some_taps), held * item_bytes(compute_dtype))
+    return Copies(2 * border + converted + conjugated, int(some_taps))

@@ -12,7 +12,7 @@ from .._spec.memory import once
 from .basis import Basis
 from .lowering import Lowering
 
-__all__ = ["UNLIMITED", "Copies", "Limits", "Plan", "plan"]
+__all__ = ["BUFFERS", "UNLIMITED", "Copies", "Limits", "Plan", "plan"]
 
 
 UNLIMITED = 2**62
@@ -25,7 +25,6 @@ class Copies(NamedTuple):
 
     read: int = 0  # so many times what a part reads: with a border, conjugated, or in the dtype to compute in
     weight: int = 0  # so many times the weight of a part: in another order
-    held: int = 0  # bytes of the whole result in the dtype to compute in, where the result's own is another
 
 
 class Limits(NamedTuple):
@@ -148,16 +147,16 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
         parts = parted(by_input=False)
         part = largest(geometry, parts.steps, by_input=False)
     terms, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
-    sums, own = 1, weight_bytes(part)
+    sums, own, making = 1, weight_bytes(part), item_bytes * basis.footprint(part).w_made
     if slot == "w":
         sums = min(terms, max(4 // cuts, 1))
         # The sums; where they are added, the total and a new total; all but the one that is the result itself.
-        arrays = sums + min(sums - 1, 2) - (not copies.held)
-        shared = arrays * item_bytes * math.prod(geometry.w_shape)
+        arrays = sums + min(sums - 1, 2) - 1
+        own, shared = own + making, arrays * item_bytes * math.prod(geometry.w_shape)
     else:
-        shared = own + copies.held * (overlapping or parts.counts[parts.reduced] > 1)
+        shared = own + making
         own *= cuts > 1  # then each part has its own, beside the one that is made next
-    made = part_bytes(part) + item_bytes * basis.footprint(part).w_made + BUFFERS
+    made = part_bytes(part) + BUFFERS
     if slot == "x":  # windows are folded axis by axis, with sums of each
         made += part_bytes(part) // 2
     if copies.read:

@@ -49,7 +49,8 @@ class Winograd:
         products = points * y * geometry.inputs * columns
         numbers = 2 * points * columns * x, 2 * points * y * geometry.inputs, 2 * points * columns * y
         # Each number goes through a product with a matrix of all points.
-        return Footprint(*numbers, geometry.outputs, geometry.inputs, columns, products, 10 + points)
+        made = 2 * points * points  # the matrices
+        return Footprint(*numbers, geometry.outputs, geometry.inputs, columns, products, 10 + points, made)
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:  # noqa: ARG002
         return self.tile

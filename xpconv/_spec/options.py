@@ -68,10 +68,14 @@ def options(
         their own threads.
     workspace : int, optional
         How many bytes all threads together may take beside the operands and the result; at first 64 MiB, and 1 MiB at
-        least. The inputs that one window of one channel spans must fit into it. Two cases take more, up to twice the
-        size of the result: the input's gradient with a border or a dilated input (up to four times with both 16-bit
-        numbers and a dilated input), and real numbers with complex ones. Results depend on the workspace in the last
-        digits, as they do on the batch size, because the sums are cut differently.
+        least. Algorithms that need more are not chosen. Where all need more, an error says how much would do: the
+        inputs that one window of one channel spans must fit in several times. Not counted are copies of a whole array
+        that do not depend on the algorithm: a weight (or its gradient) that is flipped, conjugated or not contiguous in
+        memory, an array with several batch axes, and, where a dtype is not that to compute in (16 bits, integers), the
+        weight and the result in that. Two cases take more as well, up to twice the size of the result: the input's
+        gradient with a border or a dilated input (up to four times with both 16-bit numbers and a dilated input), and
+        real numbers with complex ones. In a trace of JAX, parts are few, whatever the workspace. Results depend on the
+        workspace in the last digits, as they do on the batch size, because the sums are cut differently.
     method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
         The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. All but
         ``"lowering"`` may spread NaN and infinities to outputs that do not read them. On a CPU such results are found
@@ -89,7 +93,7 @@ def options(
     Raises
     ------
     TypeError, ValueError
-        If an option has a value that is not allowed.
+        If an option has a value that is not allowed; in a convolution, if the method or the workspace cannot do it.
 
     See Also
     --------
