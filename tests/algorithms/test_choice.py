@@ -56,7 +56,7 @@ def test_few_ways_are_planned(monkeypatch):
             ways(geometry, slot, WANTED)
             phases = len(geometry.turned()) if slot == "x" else 0
             assert few <= len(planned)
-            assert few <= 4 + 2 * phases
+            assert few <= 6 + 2 * phases
 
 
 def test_phases_of_equal_geometry_are_planned_once():

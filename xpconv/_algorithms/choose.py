@@ -10,8 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from heapq import heapify, heappop, heappush
+from functools import lru_cache
 from typing import NamedTuple
 
 from .._spec.geometry import Axis, Geometry
@@ -92,37 +91,29 @@ class Choice:
         return (f"{self.phases} phases, " if self.phases > 1 else "") + f"taps turned around, by {names}"
 
 
-class Candidate(NamedTuple):
-    """Ways to fill a slot that are not planned yet."""
-
-    least: float  # seconds that each of them takes at least
-    number: tuple[int, int]  # among all: of two that take equally long, the first is taken
-    refined: Callable[
-        [], Choice | list[Candidate]
-    ]  # what it is when one more step is known: planned, or with more bounds
-
-
 def choose(geometry: Geometry, slot: str, wanted: Wanted) -> Choice:
     """The cheapest way to fill the slot "y", "x" or "w" within the workspace."""
-    found = _cheapest(geometry, slot, wanted)
+    found = _cheapest(geometry, slot, wanted, math.inf)
     if found is None:
         raise _no_way(geometry, slot, wanted)
     return found
 
 
-def _cheapest(geometry: Geometry, slot: str, wanted: Wanted) -> Choice | None:
-    """Planning takes time, and is done for few of all ways: most of them have a bound that is above another's price."""
-    candidates, best = _candidates(geometry, slot, wanted), None
-    heapify(candidates)
-    while candidates and (best is None or candidates[0].least <= best[0]):
-        _, number, refined = heappop(candidates)
-        found = refined()
-        if not isinstance(found, Choice):
-            for one in found:
-                heappush(candidates, one)
-        elif found.fits and (best is None or (found.seconds, number) < best[:2]):
-            best = found.seconds, number, found
-    return None if best is None else best[2]
+def _cheapest(geometry: Geometry, slot: str, wanted: Wanted, limit: float) -> Choice | None:
+    """The cheapest way, if it takes less than `limit` seconds.
+
+    Planning takes time, so a way is not planned where its bound shows that it cannot be the cheapest.
+    """
+    best = None
+    for name in _algorithms(geometry, wanted):
+        if _floor(name, geometry, slot, wanted) >= limit:
+            continue
+        for basis in _BASES[name](geometry, wanted):
+            if _least(geometry, slot, basis, wanted) < limit:
+                way = _planned(geometry, slot, basis, wanted)
+                if way.fits and way.seconds < limit:
+                    best, limit = way, way.seconds
+    return _rewritten(geometry, wanted, limit) or best if slot == "x" else best
 
 
 def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
@@ -134,36 +125,15 @@ def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
 
 
 def _all(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
-    candidates, found = _candidates(geometry, slot, wanted)[::-1], []
-    while candidates:
-        made = candidates.pop().refined()
-        if isinstance(made, Choice):
-            found.append(made)
-        else:
-            candidates += made[::-1]
-    return found
-
-
-def _candidates(geometry: Geometry, slot: str, wanted: Wanted) -> list[Candidate]:
-    """All ways: a candidate for each algorithm, and one for the phases of an input's gradient."""
-    found = []
-    for number, name in enumerate(_algorithms(geometry, wanted)):
-        found.append(
-            Candidate(
-                _floor(name, geometry, slot, wanted), (number, 0), partial(_sizes, name, number, geometry, slot, wanted)
-            )
-        )
-    phases = math.prod([axis.stride for axis in geometry.axes])
-    if slot == "x" and phases <= 16:
-        each = wanted._replace(most_parts=-(-wanted.most_parts // phases), copies=wanted.copies._replace(weight=1))
-        found.append(Candidate(0.0, (len(found), 0), partial(_rewritten, geometry, each, (len(found), 0))))
-    return found
+    found = [_planned(geometry, slot, basis, wanted) for basis in bases(geometry, wanted)]
+    rewritten = _rewritten(geometry, wanted, math.inf) if slot == "x" else None
+    return found if rewritten is None else [*found, rewritten]
 
 
 def _no_way(geometry: Geometry, slot: str, wanted: Wanted) -> ValueError:
     """The error where no algorithm can do it, or none within the workspace."""
     unlimited = wanted._replace(workspace=UNLIMITED)
-    if _cheapest(geometry, slot, unlimited) is None:
+    if _cheapest(geometry, slot, unlimited, math.inf) is None:
         return ValueError(
             f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '
             f"{_FOR[wanted.method]}"
@@ -189,14 +159,6 @@ _FOR = {
 def _floor(name: str, geometry: Geometry, slot: str, wanted: Wanted) -> float:
     """What a call and a part take, whatever their size."""
     return 0.0 if _is_empty(geometry) else sum(_prices(name, slot, wanted)[:2])
-
-
-def _sizes(name: str, number: int, geometry: Geometry, slot: str, wanted: Wanted) -> list[Candidate]:
-    """An algorithm with each of its tile sizes."""
-    return [
-        Candidate(_least(geometry, slot, basis, wanted), (number, i), partial(_planned, geometry, slot, basis, wanted))
-        for i, basis in enumerate(_BASES[name](geometry, wanted))
-    ]
 
 
 def _least(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> float:
@@ -236,32 +198,30 @@ def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Cho
 _TURN = 6e-10  # seconds for each number of the weight, to reverse its taps and to exchange inputs and outputs
 
 
-def _rewritten(geometry: Geometry, wanted: Wanted, number: tuple[int, int]) -> list[Candidate]:
-    """The input's gradient as forward contractions, one for each phase of the stride (polyphase decomposition)."""
-    phases = geometry.turned()
-    met = [(phase, phase.geometry) for phase in phases if phase.geometry is not None]
-    turn = _TURN * math.prod(geometry.w_shape)
-    least: dict[Geometry, float] = {}
-    chosen: dict[Geometry, Choice] = {}
-    for _, one in met:
-        least[one] = min([_floor(name, one, "y", wanted) for name in _algorithms(one, wanted)], default=0.0)
+MOST_PHASES = 16
 
-    def candidate() -> Candidate:
-        return Candidate(sum([least[one] for _, one in met], turn), number, refined)
 
-    def refined() -> Choice | list[Candidate]:
-        """With one phase more that is planned; equal ones are planned once."""
-        missing = next((one for one in least if one not in chosen), None)
-        if missing is None:
-            pieces = tuple(Piece(chosen[one].plan, phase.inputs, phase.taps) for phase, one in met)
-            return Choice(pieces, sum([chosen[one].seconds for _, one in met], turn), len(phases))
-        found = _cheapest(missing, "y", wanted)
-        if found is None:  # not within the workspace
-            return []
-        chosen[missing], least[missing] = found, found.seconds
-        return [candidate()]
+def _rewritten(geometry: Geometry, wanted: Wanted, limit: float) -> Choice | None:
+    """The input's gradient as forward contractions, one for each phase of the stride (polyphase decomposition).
 
-    return [candidate()]
+    None where it takes `limit` seconds or more, or more workspace than there is.
+    """
+    count = math.prod([axis.stride for axis in geometry.axes])
+    if count > MOST_PHASES:
+        return None
+    wanted = wanted._replace(most_parts=-(-wanted.most_parts // count), copies=wanted.copies._replace(weight=1))
+    phases, seconds = geometry.turned(), _TURN * math.prod(geometry.w_shape)
+    chosen: dict[Geometry, Choice] = {}  # equal phases are planned once
+    pieces = []
+    for phase in phases:
+        if phase.geometry is None:
+            continue
+        found = chosen.get(phase.geometry) or _cheapest(phase.geometry, "y", wanted, limit - seconds)
+        if found is None or seconds + found.seconds >= limit:
+            return None
+        chosen[phase.geometry], seconds = found, seconds + found.seconds
+        pieces.append(Piece(found.plan, phase.inputs, phase.taps))
+    return Choice(tuple(pieces), seconds, len(phases)) if seconds < limit else None
 
 
 def op_counts(planned: Plan) -> tuple[float, ...]:
