@@ -17,7 +17,7 @@ from .banded import Banded
 from .basis import Basis
 from .costs import COSTS
 from .flat import Flat
-from .fourier import Fourier
+from .fourier import Fourier, shortest
 from .lowering import Lowering
 from .plan import Limits, Plan, plan
 from .winograd import Winograd
@@ -162,17 +162,12 @@ def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
         for tile in sorted({min(tile, axes[-1].out) for tile in (4, 8, 14, 28)}):
             yield Banded(tile)
     if method in ("auto", "fft") and wanted.fourier:
-        sizes = {tuple(_fast(min(times * axis.extent, _dense(axis))) for axis in axes) for times in (2, 4, 2**62)}
+        sizes = {tuple(_fast(min(times * axis.extent, shortest(axis))) for axis in axes) for times in (2, 4, 2**62)}
         yield from map(Fourier, sorted(sizes))
 
 
 def _is_short(axis: Axis) -> bool:
     return axis.stride == axis.dilation == 1 and axis.kernel in (1, 3, 5)
-
-
-def _dense(axis: Axis) -> int:
-    """How many inputs the windows span, from the first to the last."""
-    return axis.stride * (axis.out - 1) + axis.extent
 
 
 @lru_cache(maxsize=1024)

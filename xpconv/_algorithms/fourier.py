@@ -21,7 +21,7 @@ from .._spec.geometry import Axis, Geometry
 from .basis import Footprint
 from .tiled import Tile, Transformed
 
-__all__ = ["Fourier"]
+__all__ = ["Fourier", "shortest"]
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,17 @@ class Fourier(Transformed):
         return Footprint(*numbers, geometry.outputs, geometry.inputs, columns, products, effort)
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
-        return tuple(
-            max(-(-(length - axis.extent + 1) // axis.stride), 1)
-            for axis, length in zip(geometry.axes, self.length, strict=True)
-        )
+        tiles = zip(geometry.axes, self.rows(geometry), strict=True)
+        return tuple(-(-tile.outputs // axis.stride) for axis, (_, tile) in tiles)
 
     def rows(self, geometry: Geometry) -> Iterable[tuple[Axis, Tile]]:
-        """All outputs from the first to the last, so many in a tile that no input wraps around in the transform."""
+        """All outputs from the first to the last: in one tile if the length allows, or in tiles of `length` inputs."""
         for axis, length in zip(geometry.axes, self.length, strict=True):
+            outputs = axis.stride * (axis.out - 1) + 1
+            if length < shortest(axis):
+                outputs = length - axis.extent + 1
             hi = axis.stride * (axis.out - 1) + axis.extent - axis.lo - axis.size
-            yield Axis(axis.size, axis.extent, 1, 1, axis.lo, hi), Tile(length - axis.extent + 1, length)
+            yield Axis(axis.size, axis.extent, 1, 1, axis.lo, hi), Tile(outputs, length)
 
     def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         return super().ew(_dilated(w, [axis.dilation for axis in geometry.axes], xp=xp), geometry, xp=xp)
@@ -80,7 +81,8 @@ class Fourier(Transformed):
         if x.shape[1] == 1:
             return cast(ArrayT, X)
         # Matrices are multiplied, and that is slow where their numbers lie apart.
-        return put(xp.empty(X.shape, dtype=X.dtype, device=device(X)), (...,), X, xp=xp)
+        matrices: ArrayT = xp.empty(X.shape, dtype=X.dtype, device=device(X))
+        return put(matrices, (...,), cast(ArrayT, X), xp=xp)
 
     def transform_adjoint(self, slot: str, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         if slot == "x":
@@ -89,6 +91,20 @@ class Fourier(Transformed):
         transform = fourier(xp).irfftn if X.shape[ndim - 1] < self.length[-1] else fourier(xp).ifftn
         x = transform(xp.permute_dims(X, (ndim, *range(ndim))), s=self.length, axes=tuple(range(1, ndim + 1)))
         return cast(ArrayT, xp.permute_dims(x, (*range(1, ndim + 1), 0)))
+
+
+def shortest(axis: Axis) -> int:
+    """The least length of a transform for all outputs of an axis in one tile.
+
+    In a transform of length L, output j and tap t meet each input i at which j + dilation*t is equal to i + lo mod L.
+    It has to be equal. Left of it are the places 0 <= p < span of the windows, right of it those of the inputs,
+    begin <= q < end; the rest is padding. No p is a place q - L if L >= end, and none is q + L if L >= span - begin. So
+    the zeros before the inputs and those after them may be the same places.
+    """
+    outputs = axis.stride * (axis.out - 1) + 1
+    span = outputs + axis.extent - 1
+    begin, end = (min(max(place, 0), span) for place in (axis.lo, axis.lo + axis.size))
+    return max(end, span - begin, outputs, axis.extent)
 
 
 def _dilated(x: ArrayT, steps: Sequence[int], *, xp: Namespace) -> ArrayT:
