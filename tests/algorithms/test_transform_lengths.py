@@ -59,7 +59,7 @@ def in_the_basis(basis, geometry, dtype, rng):
         contractions.input_grad(plans[1], dy, Weight(np.conj(w)), None, w.dtype, xp=np),
         contractions.weight_grad(plans[2], dy, np.conj(x), xp=np),
     )
-    _, _, stride, dilation, lo, _ = zip(*geometry.axes, strict=True)
+    _, _, stride, dilation, lo, *_ = zip(*geometry.axes, strict=True)
     sums = oracle.contract(dy, x, w, stride=stride, lo=lo, dilation=dilation, groups=geometry.groups)
     return results, sums
 

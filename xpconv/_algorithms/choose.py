@@ -17,7 +17,7 @@ from .banded import Banded
 from .basis import Basis
 from .costs import COSTS
 from .flat import Flat
-from .fourier import Fourier, shortest
+from .fourier import Fourier, circle, shortest
 from .lowering import Lowering
 from .plan import Limits, Plan, plan
 from .winograd import Winograd
@@ -162,12 +162,18 @@ def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
         for tile in sorted({min(tile, axes[-1].out) for tile in (4, 8, 14, 28)}):
             yield Banded(tile)
     if method in ("auto", "fft") and wanted.fourier:
-        sizes = {tuple(_fast(min(times * axis.extent, shortest(axis))) for axis in axes) for times in (2, 4, 2**62)}
+        sizes = {tuple(min(_fast(times * axis.extent), _whole(axis)) for axis in axes) for times in (2, 4, 2**40)}
         yield from map(Fourier, sorted(sizes))
 
 
 def _is_short(axis: Axis) -> bool:
     return axis.stride == axis.dilation == 1 and axis.kernel in (1, 3, 5)
+
+
+def _whole(axis: Axis) -> int:
+    """The length of a transform of all outputs."""
+    length = circle(axis)
+    return length if length and length == _fast(length) else _fast(shortest(axis))
 
 
 @lru_cache(maxsize=1024)

@@ -21,7 +21,7 @@ from .._spec.geometry import Axis, Geometry
 from .basis import Footprint
 from .tiled import Tile, Transformed
 
-__all__ = ["Fourier", "shortest"]
+__all__ = ["Fourier", "circle", "shortest"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Fourier(Transformed):
         """All outputs from the first to the last: in one tile if the length allows, or in tiles of `length` inputs."""
         for axis, length in zip(geometry.axes, self.length, strict=True):
             outputs = axis.stride * (axis.out - 1) + 1
-            if length < shortest(axis):
+            if length < shortest(axis) and length != circle(axis):
                 outputs = length - axis.extent + 1
             hi = axis.stride * (axis.out - 1) + axis.extent - axis.lo - axis.size
             yield Axis(axis.size, axis.extent, 1, 1, axis.lo, hi), Tile(outputs, length)
@@ -91,6 +91,15 @@ class Fourier(Transformed):
         transform = fourier(xp).irfftn if X.shape[ndim - 1] < self.length[-1] else fourier(xp).ifftn
         x = transform(xp.permute_dims(X, (ndim, *range(ndim))), s=self.length, axes=tuple(range(1, ndim + 1)))
         return cast(ArrayT, xp.permute_dims(x, (*range(1, ndim + 1), 0)))
+
+
+def circle(axis: Axis) -> int:
+    """The length of a transform that reads a circular border where it stands in the input; 0 where there is none.
+
+    In a transform of length L, outputs meet inputs mod L, and an input with its border is the same at all places that
+    are equal mod its period. So the first L = period places are all of it, and the others are not read.
+    """
+    return axis.period if axis.period >= max(axis.stride * (axis.out - 1) + 1, axis.extent) else 0
 
 
 def shortest(axis: Axis) -> int:

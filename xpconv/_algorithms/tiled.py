@@ -116,6 +116,7 @@ def _windows(axis: Axis, tile: Tile) -> tuple[Axis, Axis]:
 def _cut(x: ArrayT, tiles: Geometry, *, xp: Namespace) -> ArrayT:
     """(n, g*c, *size) -> (*tile, g, c, n, *tiles)."""
     ndim = len(tiles.axes)
+    x = x[(..., *(slice(axis.size + min(axis.hi, 0)) for axis in tiles.axes))]  # around a circle, a part is read
     x = windows(pad(x, tiles, xp=xp), tiles, xp=xp)
     x = xp.reshape(x, (tiles.samples, tiles.groups, -1, *x.shape[2:]))
     return xp.permute_dims(x, (*range(3, 3 + ndim), 1, 2, 0, *range(3 + ndim, 3 + 2 * ndim)))

@@ -68,7 +68,9 @@ class Row(NamedTuple):
     def bordered(self) -> Axis:
         """The axis of an input that already has its border, unless the border is of zeros."""
         axis = self.axis
-        return axis if self.mode == "zeros" else axis._replace(size=axis.padded, lo=0, hi=0)
+        if self.mode == "zeros":
+            return axis
+        return axis._replace(size=axis.padded, lo=0, hi=0, period=axis.size if self.mode == "circular" else 0)
 
     def read(self, start: int, stop: int) -> tuple[slice, Axis]:
         """What outputs `start` to `stop` read of an input with its border, and the axis of that part."""
