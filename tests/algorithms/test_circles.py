@@ -91,7 +91,7 @@ def test_the_chosen_length_is_that_of_the_input():
     parameters = Parameters(padding="same", padding_mode="circular")
     for size, kernel, length in ((512, 512, 512), (500, 63, 500), (487, 400, 900)):
         convolution = Convolution.of((1, 1, size, size), (1, 1, kernel, kernel), parameters)
-        for slot in "yw":
-            (step,) = convolution.decompose(slot)
+        for slot in "ywx":
+            (step,) = convolution.steps
             wanted = Wanted(4, True, True, True, 2**30, 2**30, 2**62, "fft", "auto")
             assert choose(step.geometry, slot, wanted).plan.basis == Fourier((length, length))

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any, Generic
 
 from .._spec.convolution import Run
 from .._spec.geometry import Geometry
 from .devices import device
-from .doors import conj, convert, flip, put
+from .doors import add, conj, convert, flip, put
 from .namespace import lacking
 from .typing import ArrayT, Namespace
 
-__all__ = ["Operand", "border", "border_adjoint", "pad", "pad_adjoint", "pieces_of", "repeated"]
+__all__ = ["Operand", "add_bordered", "border", "border_adjoint", "pad", "pad_adjoint", "pieces_of", "repeated"]
 
 Runs = Sequence[tuple[Run, ...] | None]
 
@@ -101,6 +102,14 @@ def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) 
             dtype = piece.dtype if "int64" in lacking(piece, xp=xp) else None  # to sum integers in
             piece = convert(xp.sum(piece, axis=i, keepdims=True, dtype=dtype), piece.dtype, xp=xp)
     return tuple(where), piece
+
+
+def add_bordered(x: ArrayT, bordered: ArrayT, runs: Runs, *, xp: Namespace) -> ArrayT:
+    """x, (n, c, *size), and what stands at each place of (n, c, *padded) added to the input of the place."""
+    for each in product(*((None,) if axis is None else axis for axis in runs)):
+        places = (slice(None) if run is None else run.places for run in each)
+        x = add(x, *border_adjoint(bordered[(..., *places)], each, xp=xp), xp=xp)
+    return x
 
 
 def pieces_of(runs: Sequence[Run], at: slice) -> list[Run]:

@@ -94,14 +94,14 @@ class Problem:
     @cached_property
     def tasks(self) -> tuple[tuple[Step, Task], ...]:
         """The steps that fill the slot, and what each is to a contraction."""
-        steps = self.convolution.decompose(self.slot)
-        return tuple((step, Task(self.slot, step.geometry, self.dtype)) for step in steps)
+        return tuple((step, Task(self.slot, step.geometry, self.dtype)) for step in self.convolution.steps)
 
     @cached_property
     def direct(self) -> Task | None:
         """The only task, where that is all: the input is not dilated, and has no border with a gradient."""
         undilated = all(row.input_dilation == 1 for row in self.convolution.rows)
-        return self.tasks[0][1] if undilated and len(self.tasks) == 1 and self.tasks[0][0].runs is None else None
+        bordered = self.slot == "x" and self.convolution.border
+        return self.tasks[0][1] if undilated and len(self.tasks) == 1 and not bordered else None
 
     @cached_property
     def slot(self) -> str:
