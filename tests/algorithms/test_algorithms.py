@@ -42,6 +42,7 @@ CASES = [
     (Banded(4), (2, 4, 7, 9), (6, 2, 3, 2), {"stride": (1, 2), "padding": 1, "groups": 2}),
     (Banded(3), (2, 3, 8, 10), (3, 1, 3, 3), {"dilation": 2, "padding": 2, "groups": 3}),
     (Banded(5), (2, 2, 5), (3, 2, 1), {}),
+    (Banded(4), (2, 2, 9, 8), (4, 1, 2, 1), {"stride": (2, 1), "dilation": (2, 1), "groups": 2}),
     (Fourier((8, 10)), (2, 4, 9, 8), (6, 2, 3, 4), {"padding": 2, "groups": 2}),
     (Fourier((6, 5)), (1, 2, 9, 8), (3, 2, 2, 3), {"stride": (2, 1), "dilation": (3, 1), "padding": (1, 0)}),
     (Fourier((16,)), (2, 3, 40), (3, 1, 7), {"groups": 3}),
@@ -64,7 +65,7 @@ def planned(case, slot, way, dtype):
 
 def expected(geometry, dy, x, w):
     rows = zip(*geometry.axes, strict=True)
-    _, _, stride, dilation, lo, _ = rows
+    _, _, stride, dilation, lo, *_ = rows
     return oracle.contract(dy, x, w, stride=stride, lo=lo, dilation=dilation, groups=geometry.groups)
 
 

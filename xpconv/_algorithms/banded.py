@@ -11,34 +11,29 @@ is zeros, and yet it is faster. Inputs are copied as they lie in memory, one run
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .._arrays.doors import constant
-from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
-from .._arrays.windows import fold, windows
 from .._spec.geometry import Axis, Geometry
-from .._spec.memory import derived
 from .basis import Footprint
+from .tiled import Tile, Tiled
 
 __all__ = ["Banded"]
 
 
 @dataclass(frozen=True)
-class Banded:
+class Banded(Tiled):
     """With tiles of `tile` outputs along the last axis."""
 
     tile: int
 
     name = "banded"
     swapped = True  # in memory the rows are the innermost axis
-    propagates_nonfinite = frozenset("yxw")
-
-    def reshapes(self, slot: str, geometry: Geometry) -> bool:  # noqa: ARG002
-        return False
 
     def footprint(self, geometry: Geometry) -> Footprint:
         last, out = geometry.axes[-1], geometry.out
@@ -53,69 +48,36 @@ class Banded:
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
         return (*(1,) * (len(geometry.axes) - 1), self.tile)
 
-    def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-        """(n, g*c, *size) -> (g, c*leading taps*tile's inputs, n*leading positions*tiles)."""
-        tiles, ndim = self._tiles(geometry), len(geometry.axes)
-        x = windows(pad(x, tiles, xp=xp), tiles, xp=xp)
-        x = xp.reshape(x, (geometry.samples, geometry.groups, geometry.inputs, *tiles.kernel, *tiles.out))
-        # (g, n, *leading positions, tiles, c, *leading taps, tile's inputs)
-        x = xp.permute_dims(x, (1, 0, *range(3 + ndim, 3 + 2 * ndim), 2, *range(3, 3 + ndim)))
-        height = geometry.inputs * tiles.taps
-        return xp.matrix_transpose(xp.reshape(x, (geometry.groups, geometry.samples * tiles.positions, height)))
+    def rows(self, geometry: Geometry) -> Iterable[tuple[Axis, Tile]]:
+        *leading, last = geometry.axes
+        yield from ((axis, Tile(1, axis.kernel, axis.dilation)) for axis in leading)
+        yield last, Tile(self.tile, last.stride * (self.tile - 1) + last.extent)
 
-    def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-        tiles, ndim = self._tiles(geometry), len(geometry.axes)
-        shape = (geometry.groups, geometry.samples, *tiles.out, geometry.inputs, *tiles.kernel)
-        x = xp.reshape(xp.matrix_transpose(X), shape)
-        x = xp.permute_dims(x, (1, 0, *range(2 + ndim, 3 + 2 * ndim), *range(2, 2 + ndim)))
-        x = xp.reshape(x, (geometry.samples, geometry.groups * geometry.inputs, *tiles.kernel, *tiles.out))
-        return pad_adjoint(fold(x, tiles, xp=xp), tiles, xp=xp)
+    def into(self, slot: str, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:  # noqa: ARG002
+        """(*tile, g, c, n, *tiles) -> (g, c*tile, n*tiles)."""
+        ndim = len(geometry.axes)
+        x = xp.permute_dims(x, (ndim, *range(ndim + 2, x.ndim), ndim + 1, *range(ndim)))
+        columns = math.prod(x.shape[1 : ndim + 2])
+        return xp.matrix_transpose(xp.reshape(x, (x.shape[0], columns, -1)))  # of (g, n*tiles, c*tile)
+
+    def back(self, slot: str, X: ArrayT, shape: tuple[int, ...], geometry: Geometry, *, xp: Namespace) -> ArrayT:  # noqa: ARG002
+        ndim = len(geometry.axes)
+        x = xp.reshape(xp.matrix_transpose(X), (shape[ndim], *shape[ndim + 2 :], shape[ndim + 1], *shape[:ndim]))
+        return xp.permute_dims(x, (*range(ndim + 3, x.ndim), 0, ndim + 2, *range(1, ndim + 2)))
 
     def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) -> (g, o*tile, c*leading taps*tile's inputs)."""
-        outputs = (geometry.groups * geometry.outputs, -1, self.tile, self._tiles(geometry).kernel[-1])
+        outputs = (geometry.groups * geometry.outputs, -1, self.tile, self.tiles(geometry)[0].kernel[-1])
         W = xp.reshape(xp.matmul(w, self._matrix(geometry, w, xp=xp)), outputs)  # (g*o, c*leading taps, tile, inputs)
         W = xp.permute_dims(W, (0, 2, 1, 3))
         return xp.reshape(W, (geometry.groups, geometry.outputs * self.tile, -1))
 
     def ew_adjoint(self, W: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-        inputs = self._tiles(geometry).kernel[-1]
+        inputs = self.tiles(geometry)[0].kernel[-1]
         W = xp.reshape(W, (geometry.groups * geometry.outputs, self.tile, -1, inputs))
         W = xp.permute_dims(W, (0, 2, 1, 3))
         W = xp.reshape(W, (*geometry.w_shape[:-1], self.tile * inputs))
         return xp.matmul(W, xp.matrix_transpose(self._matrix(geometry, W, xp=xp)))
-
-    def ey(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-        """(n, g*o, *out) -> (g, o*tile, n*leading positions*tiles)."""
-        ndim, tiles = len(geometry.axes), self._tiles(geometry)
-        axes = [Axis(size, 1, 1, 1, 0, 0) for size in geometry.out]
-        axes[-1] = axes[-1]._replace(hi=-axes[-1].size % self.tile)
-        y = pad(y, geometry.over(axes), xp=xp)
-        y = xp.reshape(y, (geometry.samples, geometry.groups, geometry.outputs, *tiles.out, self.tile))
-        y = xp.permute_dims(y, (1, 0, *range(3, 3 + ndim), 2, 3 + ndim))  # (g, n, *leading out, tiles, o, tile)
-        rows = geometry.outputs * self.tile
-        return xp.matrix_transpose(xp.reshape(y, (geometry.groups, geometry.samples * tiles.positions, rows)))
-
-    def ey_adjoint(self, Y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-        ndim, tiles = len(geometry.axes), self._tiles(geometry)
-        shape = (geometry.groups, geometry.samples, *tiles.out, geometry.outputs, self.tile)
-        y = xp.reshape(xp.matrix_transpose(Y), shape)
-        y = xp.permute_dims(y, (1, 0, 2 + ndim, *range(2, 2 + ndim), 3 + ndim))  # (n, g, o, *leading out, tiles, tile)
-        whole = (geometry.samples, geometry.groups * geometry.outputs, *geometry.out[:-1], tiles.out[-1] * self.tile)
-        return xp.reshape(y, whole)[..., : geometry.out[-1]]
-
-    @derived
-    def _tiles(self, geometry: Geometry) -> Geometry:
-        """The geometry in which a window of the last axis has all inputs of a tile."""
-        last = geometry.axes[-1]
-        inputs, step, tiles = (
-            last.stride * (self.tile - 1) + last.extent,
-            last.stride * self.tile,
-            -(-last.out // self.tile),
-        )
-        padded = step * (tiles - 1) + inputs
-        tiled = Axis(last.size, inputs, step, 1, last.lo, padded - last.lo - last.size)
-        return geometry.over((*geometry.axes[:-1], tiled))
 
     def _matrix(self, geometry: Geometry, like: ArrayT, *, xp: Namespace) -> ArrayT:
         last = geometry.axes[-1]

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from .._spec.geometry import Axis, Geometry
@@ -19,7 +20,7 @@ from .banded import Banded
 from .basis import Basis
 from .costs import COSTS
 from .flat import Flat
-from .fourier import Fourier
+from .fourier import Fourier, circle, shortest
 from .lowering import Lowering
 from .plan import UNLIMITED, Copies, Limits, Plan, plan
 from .winograd import Winograd
@@ -104,15 +105,16 @@ def _cheapest(geometry: Geometry, slot: str, wanted: Wanted, limit: float) -> Ch
 
     Planning takes time, so a way is not planned where its bound shows that it cannot be the cheapest.
     """
-    best = None
-    for name in _algorithms(geometry, wanted):
-        if _floor(name, geometry, slot, wanted) >= limit:
-            continue
-        for basis in _BASES[name](geometry, wanted):
-            if _least(geometry, slot, basis, wanted) < limit:
-                way = _planned(geometry, slot, basis, wanted)
-                if way.fits and way.seconds < limit:
-                    best, limit = way, way.seconds
+    best, names = None, _algorithms(geometry, wanted)
+    for some in (names[:1], names[1:]):  # lowering first: it is the best of small work
+        able = [name for name in some if _floor(name, geometry, slot, wanted) < limit]
+        bounds = [(_least(geometry, slot, one, wanted), one) for name in able for one in _BASES[name](geometry, wanted)]
+        for least, basis in sorted(bounds, key=itemgetter(0)):
+            if least >= limit:
+                break
+            way = _planned(geometry, slot, basis, wanted)
+            if way.fits and way.seconds < limit:
+                best, limit = way, way.seconds
     return _rewritten(geometry, wanted, limit) or best if slot == "x" else best
 
 
@@ -271,7 +273,7 @@ def _winograd(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
 
 
 def _fourier(geometry: Geometry, _: Wanted) -> Iterator[Basis]:
-    sizes = [[_fast(min(times * axis.extent, _dense(axis))) for axis in geometry.axes] for times in (2, 4, 2**62)]
+    sizes = [[min(_fast(times * axis.extent), _whole(axis)) for axis in geometry.axes] for times in (2, 4, 2**40)]
     return map(Fourier, sorted(set(map(tuple, sizes))))
 
 
@@ -288,9 +290,10 @@ def _is_short(axis: Axis) -> bool:
     return axis.stride == axis.dilation == 1 and axis.kernel in (1, 3, 5)
 
 
-def _dense(axis: Axis) -> int:
-    """How many inputs the windows span, from the first to the last."""
-    return axis.stride * (axis.out - 1) + axis.extent
+def _whole(axis: Axis) -> int:
+    """The length of a transform of all outputs."""
+    length = circle(axis)
+    return length if length and length == _fast(length) else _fast(shortest(axis))
 
 
 def _fast(length: int) -> int:

@@ -192,7 +192,7 @@ class _Filling(NamedTuple, Generic[ArrayT]):
         if within is not None:
             where = (*where[:2], *map(part_of, within, where[2:]))
         if not geometry.positions:  # no window reaches these inputs
-            made: ArrayT = xp.zeros(geometry.x_shape, dtype=W.dtype, device=device(W))
+            made: ArrayT = xp.zeros(geometry.x_shape, dtype=out.dtype, device=device(out))
         elif write is put and plan.basis.reshapes(slot, geometry):
             a, b = factors(part, W)
             if multiplied_into(out, where, a, b):

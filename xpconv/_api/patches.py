@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from itertools import product
 
 from .._arrays.devices import device
-from .._arrays.doors import add, convert, put
+from .._arrays.doors import convert, put
 from .._arrays.dtypes import accumulating, working
 from .._arrays.layout import Layout
 from .._arrays.namespace import agree, is_bool, lacking, library
-from .._arrays.padding import border, border_adjoint, pad, pad_adjoint
+from .._arrays.padding import border, fold_border, pad, pad_adjoint
 from .._arrays.typing import ArrayT
 from .._arrays.windows import fold as fold_windows
 from .._arrays.windows import windows
@@ -195,9 +194,6 @@ def _folded(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, 
     columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
     x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)
     if convolution.border:
-        bordered, x = x, xp.zeros(convolution.shape("x"), dtype=work, device=device(columns))
-        for runs in product(*((None,) if axis is None else axis for axis in convolution.border)):
-            places = (slice(None) if run is None else run.places for run in runs)
-            x = add(x, *border_adjoint(bordered[(..., *places)], runs, xp=xp), xp=xp)
+        x = fold_border(x, convolution.shape("x"), convolution.border, xp=xp)
     x = xp.not_equal(x, xp.zeros_like(x)) if logical else convert(x, dtype, xp=xp)
     return xp.reshape(x, (*batch, channels, *convolution.shape("x")[2:]))

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Generic
 
 from .._spec.convolution import Run
 from .._spec.geometry import Geometry
 from .devices import device
-from .doors import conj, convert, flip, put
+from .doors import add, conj, convert, flip, put
 from .namespace import lacking
 from .typing import ArrayT, Namespace
 
-__all__ = ["Operand", "border", "border_adjoint", "pad", "pad_adjoint", "pieces_of", "repeated"]
+__all__ = ["Operand", "border", "border_adjoint", "fold_border", "pad", "pad_adjoint", "pieces_of", "repeated"]
 
 Runs = Sequence[tuple[Run, ...] | None]
 
@@ -94,6 +95,27 @@ def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) 
             dtype = piece.dtype if "int64" in lacking(piece, xp=xp) else None  # to sum integers in
             piece = convert(xp.sum(piece, axis=i, keepdims=True, dtype=dtype), piece.dtype, xp=xp)
     return tuple(where), piece
+
+
+def fold_border(bordered: ArrayT, shape: tuple[int, ...], runs: Runs, *, xp: Namespace) -> ArrayT:
+    """(n, c, *padded) -> (n, c, *size): what stands at each place, added to the input of the place.
+
+    The sums take the memory of `bordered` where each input has a place of its own.
+    """
+    inner = [
+        next((run for run in axis if run.inputs == slice(0, size) and run.step == 1), None) if axis else None
+        for axis, size in zip(runs, shape[2:], strict=True)
+    ]
+    if any(axis and own is None for axis, own in zip(runs, inner, strict=True)):  # some inputs are cropped
+        x: ArrayT = xp.zeros(shape, dtype=bordered.dtype, device=device(bordered))
+        inner = []
+    else:
+        x = bordered[(..., *(slice(None) if own is None else own.places for own in inner))]
+    for each in product(*((None,) if axis is None else axis for axis in runs)):
+        if [*each] != inner:
+            places = (slice(None) if run is None else run.places for run in each)
+            x = add(x, *border_adjoint(bordered[(..., *places)], each, xp=xp), xp=xp)
+    return x
 
 
 def pieces_of(runs: Sequence[Run], at: slice) -> list[Run]:

@@ -12,10 +12,11 @@ from typing import Any, cast
 from .._algorithms.contract import Task, contract
 from .._algorithms.contractions import nothing_but, per_channel
 from .._algorithms.weight import Weight
+from .._arrays.devices import device
 from .._arrays.doors import add, complex_of, conj, convert, flip, put, real_parts
 from .._arrays.dtypes import accumulating, working
 from .._arrays.namespace import is_complex, is_floating, lacking
-from .._arrays.padding import Operand, border_adjoint
+from .._arrays.padding import Operand, fold_border
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Step
 from .problem import Problem
@@ -96,22 +97,24 @@ def _fill_x(problem: Problem, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None
     """dx from dy[outputs] and w[taps]; the gradient of a border is added to the inputs that it repeats."""
     if problem.direct is not None:
         return contract(problem.direct, dy, w, bias, xp=xp)
+    border, shape = problem.convolution.border, problem.convolution.shape("x")
     problem, dtype = problem.with_dtype(accumulating(xp, problem.dtype, w.array.dtype)), problem.dtype
-    shape, tasks = problem.convolution.shape("x"), [*problem.tasks]
-    if tasks and tasks[0][0].runs is None:  # it is of all inputs
-        first, task = tasks.pop(0)
-        dx = contract(task, _view(dy, first), w.at(first.taps), bias, xp=xp)
-    else:
-        dx = nothing_but(bias, shape, w.array, problem.dtype, xp=xp)
-    for step, task in tasks:
-        dx = add(dx, *_input_piece(step, task, dy, w, xp=xp), xp=xp)
+
+    def gradient(step: Step, task: Task, bias: ArrayT | None) -> ArrayT:
+        return contract(task, _view(dy, step), w.at(step.taps), bias, xp=xp)
+
+    if not problem.tasks:
+        return nothing_but(bias, shape, w.array, dtype, xp=xp)
+    dx = gradient(*problem.tasks[0], None if border else bias)
+    for step, task in problem.tasks[1:]:
+        dx = add(dx, (...,), gradient(step, task, None), xp=xp)
+    if border:
+        folded = fold_border(dx, shape, border, xp=xp)
+        if bias is not None:
+            folded = add(folded, (...,), per_channel(bias, folded.ndim, xp=xp), xp=xp)
+        dx = xp.empty(shape, dtype=dtype, device=device(w.array))
+        return put(dx, (...,), folded, xp=xp)
     return convert(dx, dtype, xp=xp)
-
-
-def _input_piece(step: Step, task: Task, dy: ArrayT, w: Weight[ArrayT], *, xp: Namespace) -> Any:
-    """Where the gradient of a step belongs, and that gradient."""
-    piece = contract(task, _view(dy, step), w.at(step.taps), None, xp=xp)
-    return ((...,), piece) if step.runs is None else border_adjoint(piece, step.runs, xp=xp)
 
 
 def _fill_w(problem: Problem, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:

@@ -96,7 +96,7 @@ class Problem:
     @once
     def tasks(self) -> tuple[tuple[Step, Task], ...]:
         """The steps that fill the slot, and what each is to a contraction."""
-        steps, slot = self.convolution.decompose(self.slot), self.slot
+        steps, slot = self.convolution.steps, self.slot
         dtypes = [dtype for at, dtype in zip(self.slots, (self.dtypes.y, self.dtypes.x), strict=True) if at != slot]
         reading = Reading(
             tuple(dtypes),
@@ -110,7 +110,8 @@ class Problem:
     def direct(self) -> Task | None:
         """The only task, where that is all: the input is not dilated, and has no border with a gradient."""
         undilated = all(row.input_dilation == 1 for row in self.convolution.rows)
-        return self.tasks[0][1] if undilated and len(self.tasks) == 1 and self.tasks[0][0].runs is None else None
+        bordered = self.slot == "x" and self.convolution.border
+        return self.tasks[0][1] if undilated and len(self.tasks) == 1 and not bordered else None
 
     @once
     def plain(self) -> Task | None:

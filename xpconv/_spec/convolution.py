@@ -4,7 +4,7 @@
 
 where the input `i` is found from the place `stride*j + dilation*t - lo`. On the border there is a zero or, with another
 padding mode, an input again. In a dilated input there is a zero at each place that is no multiple of the dilation.
-`decompose` reduces both to convolutions that are padded with zeros or not at all.
+`steps` are the convolutions without dilated inputs that it is the sum of, padded with zeros or not at all.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ class Step(NamedTuple):
     geometry: Geometry
     outputs: tuple[slice, ...]  # of y
     taps: tuple[slice, ...]  # of w
-    runs: tuple[Run | None, ...] | None = None  # for a piece of the border: the inputs that it repeats
 
 
 class Row(NamedTuple):
@@ -69,7 +68,9 @@ class Row(NamedTuple):
     def bordered(self) -> Axis:
         """The axis of an input that already has its border, unless the border is of zeros."""
         axis = self.axis
-        return axis if self.mode == "zeros" else axis._replace(size=axis.padded, lo=0, hi=0)
+        if self.mode == "zeros":
+            return axis
+        return axis._replace(size=axis.padded, lo=0, hi=0, period=axis.size if self.mode == "circular" else 0)
 
     def read(self, start: int, stop: int) -> tuple[slice, Axis]:
         """What outputs `start` to `stop` read of an input with its border, and the axis of that part."""
@@ -206,45 +207,18 @@ class Convolution:
         places = math.prod(max(axis.lo, 0) + max(axis.hi, 0) + 1 for axis in bordered)
         return self.outputs * self.geometry.taps * places
 
-    def decompose(self, slot: str) -> tuple[Step, ...]:
-        """The steps that fill the slot "y", "x" or "w"; none where no tap meets an input.
+    @once
+    def steps(self) -> tuple[Step, ...]:
+        """The steps that fill a slot, where an input already has its border; none where no tap meets an input.
 
         A dilated input gives one step for each phase: the outputs that meet the same taps at inputs, not at the zeros
-        in between. The gradient of an input with a border has a further step for each piece of the border, whose
-        gradient belongs to the inputs that the piece repeats.
+        in between.
         """
-        return self._input_steps if slot == "x" and self.border else self._steps
-
-    @once
-    def _steps(self) -> tuple[Step, ...]:
         steps = []
         for axes in product(*(row.bordered.phases(row.input_dilation) for row in self.rows)):
             outputs, taps, across = zip(*axes, strict=True) if axes else ((), (), ())
             if None not in across:
                 steps.append(Step(self._over(across), outputs, taps))
-        return tuple(steps)
-
-    @once
-    def _input_steps(self) -> tuple[Step, ...]:
-        inner = self.over([row._replace(mode="zeros") for row in self.rows])
-        steps = list(inner._steps)
-        for runs in product(*((None,) if row.runs is None else row.runs for row in self.rows)):
-            if all(run is None or _is_inner(run, row.axis) for run, row in zip(runs, self.rows, strict=True)):
-                continue  # no border
-            reads = [
-                (slice(0, row.axis.out), row.axis)
-                if run is None
-                else row.bordered.part_of_input(run.places.start, run.places.stop)
-                for run, row in zip(runs, self.rows, strict=True)
-            ]
-            if any(read.start >= read.stop for read, _ in reads):
-                continue  # no output reads it
-            piece = self.over(
-                [row._replace(axis=axis, mode="zeros") for row, (_, axis) in zip(self.rows, reads, strict=True)]
-            )
-            for step in piece._steps:
-                outputs = (part_of(read, phase) for (read, _), phase in zip(reads, step.outputs, strict=True))
-                steps.append(step._replace(outputs=tuple(outputs), runs=runs))
         return tuple(steps)
 
 
@@ -360,7 +334,3 @@ def _border(place: int, inputs: Sequence[int]) -> Iterator[Run]:
         ends = inputs[begin], inputs[end - 1]
         yield Run(slice(place + begin, place + end), slice(min(ends), max(ends) + 1), step)
         begin = end
-
-
-def _is_inner(run: Run, axis: Axis) -> bool:
-    return run.step == 1 and run.places.start - axis.lo == run.inputs.start

@@ -42,6 +42,7 @@ class Axis(NamedTuple):
     dilation: int
     lo: int  # zeros before the input; negative crops
     hi: int  # zeros after it; negative crops
+    period: int = 0  # of an input that already has its circular border: after so many places it repeats itself
 
     @property
     def extent(self) -> int:
@@ -80,7 +81,7 @@ class Axis(NamedTuple):
         last = max(min((stop - 1 + self.lo) // self.stride + 1, self.out), first)
         lo = start + self.lo - self.stride * first
         hi = self.stride * (last - first - 1) + self.extent - lo - (stop - start)
-        return slice(first, last), self._replace(size=stop - start, lo=lo, hi=hi)
+        return slice(first, last), self._replace(size=stop - start, lo=lo, hi=hi, period=0)
 
     def turned(self) -> Axis:
         """The axis of dx as a convolution of dy: dy is dilated by the stride, and the taps are in reverse order."""
@@ -111,7 +112,13 @@ class Axis(NamedTuple):
             taps = -(-(self.kernel - tap) // step)
             lo = -(first + self.dilation * tap) // input_dilation
             axis = Axis(
-                size, taps, self.stride * apart // input_dilation, self.dilation * step // input_dilation, lo, 0
+                size,
+                taps,
+                self.stride * apart // input_dilation,
+                self.dilation * step // input_dilation,
+                lo,
+                0,
+                self.period,
             )
             hi = axis.stride * (count - 1) + axis.extent - axis.padded
             yield outputs, slice(tap, tap + step * (taps - 1) + 1, step), axis._replace(hi=hi)
@@ -179,12 +186,12 @@ class Geometry(Counts):
 
     @once
     def padded(self) -> tuple[int, ...]:
-        return tuple([lo + size + hi for size, _, _, _, lo, hi in self.axes])
+        return tuple([lo + size + hi for size, _, _, _, lo, hi, _ in self.axes])
 
     @once
     def out(self) -> tuple[int, ...]:
         return tuple(  # `Axis.out` of each, in a form that takes a third of the time
-            [(lo + size + hi - d * (k - 1) - 1) // stride + 1 for size, k, stride, d, lo, hi in self.axes]
+            [(lo + size + hi - d * (k - 1) - 1) // stride + 1 for size, k, stride, d, lo, hi, _ in self.axes]
         )
 
     @once

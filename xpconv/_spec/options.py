@@ -72,10 +72,10 @@ def options(
         inputs that one window of one channel spans must fit in several times. Not counted are copies of a whole array
         that do not depend on the algorithm: a weight (or its gradient) that is flipped, conjugated or not contiguous in
         memory, an array with several batch axes, and, where a dtype is not that to compute in (16 bits, integers), the
-        weight and the result in that. Two cases take more as well, up to twice the size of the result: the input's
-        gradient with a border or a dilated input (up to four times with both 16-bit numbers and a dilated input), and
-        real numbers with complex ones. In a trace of JAX, parts are few, whatever the workspace. Results depend on the
-        workspace in the last digits, as they do on the batch size, because the sums are cut differently.
+        weight and the result in that. Two cases take more as well, up to twice the size of the result with its border:
+        the input's gradient with a border or a dilated input (up to four times with both 16-bit numbers and a dilated
+        input), and real numbers with complex ones. In a trace of JAX, parts are few, whatever the workspace. Results
+        depend on the workspace in the last digits, as they do on the batch size, because the sums are cut differently.
     method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
         The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. All but
         ``"lowering"`` may spread NaN and infinities to outputs that do not read them. On a CPU such results are found
