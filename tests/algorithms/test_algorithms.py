@@ -20,7 +20,7 @@ from xpconv._algorithms.choose import Wanted, choose
 from xpconv._algorithms.flat import Flat
 from xpconv._algorithms.fourier import Fourier
 from xpconv._algorithms.lowering import Lowering
-from xpconv._algorithms.plan import Limits, plan
+from xpconv._algorithms.plan import BUFFERS, Limits, plan
 from xpconv._algorithms.weight import Weight
 from xpconv._algorithms.winograd import Winograd
 from xpconv._spec.geometry import parse
@@ -55,7 +55,7 @@ def planned(case, slot, way, dtype):
     if way == "one part":
         return geometry, one
     # The input's gradient is cut into single inputs otherwise, which are a thousand and all alike.
-    block = max(one.part_bytes // 16, 500) if slot == "x" else 500
+    block = max((one.part_bytes - BUFFERS) // 16, 500) if slot == "x" else 500
     return geometry, plan(geometry, slot, basis, Limits(item_bytes, 2**26, block))
 
 
