@@ -252,7 +252,9 @@ def _rewritten(geometry: Geometry, wanted: Wanted, number: tuple[int, int]) -> l
             pieces = tuple(Piece(chosen[one].plan, phase.inputs, phase.taps) for phase, one in met)
             return Choice(pieces, sum([chosen[one].seconds for _, one in met], turn), len(phases))
         found = _cheapest(missing, "y", wanted)
-        if found is None:  # not within the workspace
+        if found is None:  # the way that lacks least workspace, for the error to say how much
+            found = min(_all(missing, "y", wanted), key=lambda way: way.bytes, default=None)
+        if found is None:
             return []
         chosen[missing], least[missing] = found, found.seconds
         return [candidate()]
