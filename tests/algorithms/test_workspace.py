@@ -10,6 +10,9 @@ import pytest
 
 from xpconv import conv, conv_backward, conv_input_grad, conv_weight_grad, explain, options
 from xpconv._algorithms import contract
+from xpconv._algorithms.choose import Wanted, choose
+from xpconv._algorithms.plan import UNLIMITED
+from xpconv._spec.geometry import parse
 
 MIB = 2**20
 
@@ -46,9 +49,10 @@ WAYS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def started():
-    """The first work on threads starts them, and reads what BLAS there is."""
-    with options(workers=2, workspace=MIB):
-        conv(np.ones((64, 1, 4000)), np.ones((8, 1, 3)))
+    """The first work starts threads, looks for BLAS, and imports Fourier transforms."""
+    for method in ("lowering", "fft"):
+        with options(workers=2, workspace=MIB, method=method):
+            conv(np.ones((64, 1, 4000)), np.ones((8, 1, 3)))
 
 
 def draw(rng, shape, dtype):
@@ -123,6 +127,25 @@ def test_an_error_says_how_much_would_do(rng):
         assert taken(lambda: conv(x, w)) <= least
     with options(method="fft", workspace=least - 1), pytest.raises(ValueError, match=r"^workspace must be"):
         conv(x, w)
+
+
+@pytest.mark.parametrize("slot", "yxw")
+def test_it_says_the_least_that_would_do(slot):
+    geometry = parse((1, 2, 200, 200), (3, 2, 200, 200), 1, 0, 1, 1)
+
+    def error(workspace):
+        """The number of the error's sentence."""
+        wanted = Wanted(8, True, True, True, workspace, workspace // 8, UNLIMITED, "auto", "auto")
+        try:
+            choose(geometry, slot, wanted)
+        except ValueError as error:
+            return int(str(error).split()[5])
+        return None
+
+    least = error(MIB)
+    assert MIB < least < 3 * MIB
+    assert error(least) is None
+    assert error(least - 2**12) is not None
 
 
 def test_what_one_window_spans_must_fit():

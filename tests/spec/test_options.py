@@ -156,7 +156,9 @@ def test_what_the_input_gradient_takes_beside_the_workspace(rng, dtype, paramete
             tracemalloc.stop()
     bordered = math.prod(size + 2 * parameters.get("padding", 0) for size in x.shape[2:]) / math.prod(x.shape[2:])
     objects = 2**14  # of Python
-    assert peak <= workspace + times * bordered * result.nbytes + objects, f"{peak / result.nbytes:.1f} times the result"
+    assert peak <= workspace + times * bordered * result.nbytes + objects, (
+        f"{peak / result.nbytes:.1f} times the result"
+    )
 
 
 def test_explain_plans_the_transposed_one_as_the_gradient_that_it_is():

@@ -115,7 +115,8 @@ def _cheapest(geometry: Geometry, slot: str, wanted: Wanted, limit: float) -> Ch
             way = _planned(geometry, slot, basis, wanted)
             if way.fits and way.seconds < limit:
                 best, limit = way, way.seconds
-    return _rewritten(geometry, wanted, limit) or best if slot == "x" else best
+    rewritten = _rewritten(geometry, wanted, limit) if slot == "x" else None
+    return best if rewritten is None or not rewritten.fits else rewritten
 
 
 def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
@@ -206,7 +207,7 @@ MOST_PHASES = 16
 def _rewritten(geometry: Geometry, wanted: Wanted, limit: float) -> Choice | None:
     """The input's gradient as forward contractions, one for each phase of the stride (polyphase decomposition).
 
-    None where it takes `limit` seconds or more, or more workspace than there is.
+    None where it takes `limit` seconds or more.
     """
     count = math.prod([axis.stride for axis in geometry.axes])
     if count > MOST_PHASES:
@@ -219,6 +220,8 @@ def _rewritten(geometry: Geometry, wanted: Wanted, limit: float) -> Choice | Non
         if phase.geometry is None:
             continue
         found = chosen.get(phase.geometry) or _cheapest(phase.geometry, "y", wanted, limit - seconds)
+        if found is None and limit == math.inf:  # that needs the least workspace, for an error to say how much
+            found = min(_all(phase.geometry, "y", wanted), key=lambda way: way.bytes, default=None)
         if found is None or seconds + found.seconds >= limit:
             return None
         chosen[phase.geometry], seconds = found, seconds + found.seconds

@@ -89,7 +89,10 @@ class Plan:
 
     def lowered(self, part: Geometry, slot: str) -> Plan:
         """The plan to compute a part again by lowering, which does not spread NaN and infinities."""
-        return plan(part, slot, Lowering(), self.limits._replace(most_parts=UNLIMITED))
+        limits = self.limits._replace(most_parts=UNLIMITED)
+        if self.parts.count > 1:  # other parts need the rest of the workspace
+            limits = limits._replace(workspace=self.part_bytes, block=min(limits.block, self.part_bytes))
+        return plan(part, slot, Lowering(), limits)
 
 
 # The order in which channels are cut until their weights fit. The last is summed over, one step after the other. The
