@@ -1,6 +1,6 @@
 """Chooses the algorithm for a convolution, by a model of what each algorithm costs; no arrays here.
 
-The time of a contraction is about a sum of counts (calls, parts, products, numbers), each times a price. The prices,
+The time of a contraction is about a sum of counts (parts, products, numbers), each times a price. The prices,
 `COSTS`, are fitted to measurements by `tests/bench/fit.py`.
 """
 
@@ -160,8 +160,8 @@ _FOR = {
 
 
 def _floor(name: str, geometry: Geometry, slot: str, wanted: Wanted) -> float:
-    """What a call and a part take, whatever their size."""
-    return 0.0 if _is_empty(geometry) else sum(_prices(name, slot, wanted)[:2])
+    """What a part takes, whatever its size."""
+    return 0.0 if _is_empty(geometry) else _prices(name, slot, wanted)[0]
 
 
 def _least(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> float:
@@ -198,7 +198,7 @@ def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Cho
     return Choice((Piece(planned),), _seconds(slot, basis, wanted, op_counts(planned)))
 
 
-_TURN = 6e-10  # seconds for each number of the weight, to reverse its taps and to exchange inputs and outputs
+_TURN = 9e-10  # seconds for each number of the weight, to reverse its taps and to exchange inputs and outputs
 
 
 MOST_PHASES = 16
@@ -213,7 +213,7 @@ def _rewritten(geometry: Geometry, wanted: Wanted, limit: float) -> Choice | Non
     if count > MOST_PHASES:
         return None
     wanted = wanted._replace(most_parts=-(-wanted.most_parts // count), copies=wanted.copies._replace(weight=1))
-    phases, seconds = geometry.turned(), _TURN * math.prod(geometry.w_shape)
+    phases, seconds = geometry.turned(), _TURN * math.prod(geometry.w_shape) * (geometry.taps > 1)
     chosen: dict[Geometry, Choice] = {}  # equal phases are planned once
     pieces = []
     for phase in phases:
@@ -230,17 +230,17 @@ def _rewritten(geometry: Geometry, wanted: Wanted, limit: float) -> Choice | Non
 
 
 def op_counts(planned: Plan) -> tuple[float, ...]:
-    """The counts of a plan, in the order of the prices: calls, parts, products, numbers of X, of Y and of W."""
+    """The counts of a plan, in the order of the prices: parts, products, numbers of X, of Y and of W."""
     return _counts(planned.basis, planned.largest, planned.parts.count, planned.weight_cuts)
 
 
 def _counts(basis: Basis, part: Geometry, count: int, cuts: int) -> tuple[float, ...]:
     if not count:
-        return (1.0, *(0.0,) * 5)
+        return (0.0,) * 5
     x, w, y, rows, terms, columns, multiplications, effort, _ = basis.footprint(part)
     # BLAS is slow at few rows, columns or terms.
     products = multiplications * (1 + 12 / max(rows, 1) + 12 / max(columns, 1) + 12 / max(terms, 1))
-    return (1.0, count, count * products, count * x * effort, count * y * effort, cuts * w)
+    return (count, count * products, count * x * effort, count * y * effort, cuts * w)
 
 
 def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:

@@ -16,6 +16,7 @@ __all__ = ["BUFFERS", "UNLIMITED", "Copies", "Limits", "Plan", "plan"]
 
 
 UNLIMITED = 2**62
+SMALL = 2**22  # bytes of a part
 TINY, LARGE = 2**18, 2**24  # multiplications: those that OpenBLAS makes on one thread; those worth several
 BUFFERS = 2**17  # bytes that NumPy and Python take for a part themselves
 
@@ -121,11 +122,11 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
         return item_bytes * (padded + footprint.x + footprint.y)
 
-    # Four parts for the threads, which overlap a little. But none so small that Python takes longer than the part, and
-    # none of fewer bytes than the weights, which the product of each part reads anew.
+    # Four parts for the threads, or two, or one; they overlap a little. Small parts gain less than Python takes for them,
+    # and none has fewer bytes than the weights, which the product of each part reads anew.
     whole, weights, one = part_bytes(geometry), item_bytes * math.prod(geometry.w_shape), geometry.of_samples(1)
-    least = 2**22 if basis.reshapes("x", one) else 2**20
-    limit = max(min(block, max(whole * 5 // 16, least, weights)), whole // most)
+    shared = next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * max(SMALL, weights)), whole)
+    limit = max(min(block, shared), whole // most)
     # The product of a whole sample is written straight to its place.
     apart = in_place and basis.reshapes("y", one) and part_bytes(one) >= max(2**18, weights)
 

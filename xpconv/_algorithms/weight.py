@@ -49,7 +49,9 @@ class Weight(Generic[ArrayT]):
         axes = tuple(range(3, 3 + len(part.geometry.axes)))
         w = self.array[(channels(part.groups, part.inputs, whole_inputs), part.outputs, *self.turned)]
         w = xp.reshape(w, (part.geometry.groups, part.geometry.inputs, *w.shape[1:]))  # (g, c, o, *kernel)
-        w = flip(xp.permute_dims(w, (0, 2, 1, *axes)), axes, xp=xp)  # (g, o, c, *kernel)
+        w = xp.permute_dims(w, (0, 2, 1, *axes))  # (g, o, c, *kernel)
+        if part.geometry.taps > 1:
+            w = flip(w, axes, xp=xp)
         return xp.reshape(w, part.geometry.w_shape)
 
     def in_basis(self, part: Part, plan: Plan, *, xp: Namespace) -> Any:
