@@ -54,7 +54,7 @@ def test_few_ways_are_planned(monkeypatch):
             few = len(planned)
             planned.clear()
             ways(geometry, slot, WANTED)
-            phases = len(geometry.turned()) if slot == "x" else 0
+            phases = len(geometry.gradient_phases()) if slot == "x" else 0
             assert few <= len(planned)
             assert few <= 6 + 2 * phases
 

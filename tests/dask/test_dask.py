@@ -497,7 +497,7 @@ def test_of_neighbours_only_the_halo_is_fetched(slot, kernel, stride, dilation, 
         dy = da.from_array(np.ones(lazy.shape), chunks=lazy.chunks)
         lazy = conv_backward(dy, x, w, needs=(True, False, False), **said)[0]
     seen = results_of_all_tasks(lazy)
-    slabs = [value.shape[2:] for key, value in seen.items() if str(key[0]).startswith("slab")]
+    slabs = [value.shape[2:] for key, value in seen.items() if str(key[0]).startswith("halo")]
     largest = max(slabs, key=sum)
     assert largest[0] == largest[1] == edge + halo
     length = dy.shape[2] if slot == "x" else x.shape[2]

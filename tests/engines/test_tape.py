@@ -599,7 +599,7 @@ def test_only_what_requires_it_has_a_gradient(family, needs, tensor, monkeypatch
     filled = []
 
     def seen(problem, *args, whole=tape.evaluate, **kwargs):
-        filled.append(problem.name)
+        filled.append(problem.result)
         return whole(problem, *args, **kwargs)
 
     monkeypatch.setattr(tape, "evaluate", seen)

@@ -9,6 +9,7 @@ import pytest
 from xpconv import conv_output_size
 from xpconv._engines.problem import Problem
 from xpconv._spec.geometry import Axis, parse
+from xpconv._spec.memory import remember
 
 AXES = [Axis(*row) for row in product(range(7), range(1, 4), range(1, 5), range(1, 4), range(-1, 4), range(-1, 4))]
 
@@ -76,7 +77,7 @@ def test_a_part_of_the_input_is_read_as_the_whole_is_there():
 def test_phases_of_the_turned_axis_are_the_input_gradient():
     for whole in filter(fits, AXES):
         seen, met = [], set()
-        for inputs, taps, axis in whole.turned().phases(whole.stride):
+        for inputs, taps, axis in whole.backward().phases(whole.stride):
             xs, ts = range(whole.size)[inputs], range(whole.kernel)[taps]
             seen += xs
             if axis is None:
@@ -167,13 +168,32 @@ def test_sizes_are_remembered_as_they_are_given(name, make):
             make(one, one, size, {}, xp=np)
 
 
-def test_the_oldest_problem_is_forgotten_first(monkeypatch):
-    monkeypatch.setattr("xpconv._engines.problem._problems", {})
+def test_so_many_problems_are_remembered_and_the_newest_among_them(monkeypatch):
+    problems = {}
+    monkeypatch.setattr("xpconv._engines.problem._problems", problems)
     monkeypatch.setattr("xpconv._engines.problem.MOST_REMEMBERED", 3)
-    made = [MADE["forward"]({"x": np.ones((1, 1, n)), "w": np.ones((1, 1, 2))}, {}) for n in (2, 3, 4, 5)]
-    again = [MADE["forward"]({"x": np.ones((1, 1, n)), "w": np.ones((1, 1, 2))}, {}) for n in (3, 4, 5, 2)]
-    assert all(one is other for one, other in zip(again, made[1:], strict=False))
-    assert again[-1] is not made[0]
+
+    def made(n):
+        return MADE["forward"]({"x": np.ones((1, 1, n)), "w": np.ones((1, 1, 2))}, {})
+
+    for n in range(2, 40):
+        newest = made(n)
+        assert made(n) is newest
+        assert len(problems) == min(n - 1, 3)
+
+
+@pytest.mark.parametrize(("every", "least"), [(1, 0), (8, 50)])
+def test_a_cycle_through_a_few_more_values_than_are_remembered_finds_most(every, least):
+    """Not so where always the oldest is forgotten: it is the one that is asked for next."""
+    memory, found = {}, 0
+    for turn, key in product(range(40), range(100)):
+        found += turn >= 20 and key in memory
+        if key not in memory:
+            remember(memory, key, -key, 80, every)
+        assert memory[key] == -key
+        assert len(memory) <= 80
+    assert (found > 0) == (every > 1)
+    assert found / 20 >= least
 
 
 def test_output_size_takes_integers_and_sequences():

@@ -5,8 +5,8 @@ from itertools import pairwise, product
 
 import pytest
 
-from xpconv._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
 from xpconv._spec.geometry import Axis, Geometry
+from xpconv._spec.parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
 
 GEOMETRIES = [
     Geometry(1, 3, 2, 2, (Axis(9, 2, 2, 1, 1, 1),)),

@@ -213,7 +213,7 @@ def _rewritten(geometry: Geometry, wanted: Wanted, limit: float) -> Choice | Non
     if count > MOST_PHASES:
         return None
     wanted = wanted._replace(most_parts=-(-wanted.most_parts // count), copies=wanted.copies._replace(weight=1))
-    phases, seconds = geometry.turned(), _TURN * math.prod(geometry.w_shape) * (geometry.taps > 1)
+    phases, seconds = geometry.gradient_phases(), _TURN * math.prod(geometry.w_shape) * (geometry.taps > 1)
     chosen: dict[Geometry, Choice] = {}  # equal phases are planned once
     pieces = []
     for phase in phases:

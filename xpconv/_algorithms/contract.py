@@ -23,13 +23,12 @@ from .._arrays.typing import ArrayT, Namespace
 from .._spec.geometry import Geometry
 from .._spec.memory import remember
 from .._spec.options import current
-from .choose import Choice, Wanted, choose
-from .choose import ways as all_ways
+from .choose import Choice, Wanted, choose, ways
 from .contractions import Target, accumulator, forward, input_grad, nothing_but, weight_grad
 from .plan import Copies
 from .weight import Weight
 
-__all__ = ["Reading", "Task", "check", "contract", "ways"]
+__all__ = ["Reading", "Task", "check", "contract", "ways_to_do"]
 
 
 class Reading(NamedTuple):
@@ -78,23 +77,23 @@ def _by_phases(
     if is_floating(compute, xp=xp) and not is_finite(w.array, xp=xp):
         plain = choice.plan.lowered(geometry, "x")
         return input_grad(plain, dy, Weight(w.array), bias, dtype, xp=xp)
-    held = dtype
+    sums_dtype = dtype
     if compute != dtype and any(accumulator(piece.plan, w, dtype, xp=xp) != dtype for piece in choice.pieces):
-        held = accumulating(xp, dtype, compute)
+        sums_dtype = accumulating(xp, dtype, compute)
     dx: ArrayT
     if choice.complete:
-        dx = xp.empty(geometry.x_shape, dtype=held, device=device(dy))
+        dx = xp.empty(geometry.x_shape, dtype=sums_dtype, device=device(dy))
     else:  # no tap meets some of the inputs
-        dx = nothing_but(bias, geometry.x_shape, w.array, held, xp=xp)
+        dx = nothing_but(bias, geometry.x_shape, w.array, sums_dtype, xp=xp)
     for piece in choice.pieces:
         turned = Weight(w.array, w.memory, piece.taps)
         dx = forward(piece.plan, dy, turned, bias, Target(dx, piece.inputs if choice.phases > 1 else None), xp=xp)
     return dx
 
 
-def ways(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> list[Choice]:
+def ways_to_do(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> list[Choice]:
     """All ways to do a task for arrays like `like`, computing in a dtype; the chosen way first."""
-    return all_ways(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
+    return ways(task.geometry, task.slot, _wanted(task, like, compute_dtype, xp=xp))
 
 
 def check(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> None:

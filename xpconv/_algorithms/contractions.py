@@ -29,9 +29,9 @@ from .._arrays.devices import device
 from .._arrays.doors import add, is_finite, matmul, multiplied_into, put, quietly, side_by_side
 from .._arrays.dtypes import accumulating
 from .._arrays.typing import ArrayT, Namespace
-from .._spec.blocks import Part, Parts
 from .._spec.convolution import part_of
 from .._spec.options import current
+from .._spec.parts import Part, Parts
 from .basis import Basis
 from .plan import Plan
 from .weight import Weight
@@ -78,11 +78,11 @@ def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, d
         plain, piece = plan.lowered(part.geometry, "x"), Weight(w.part(part, whole.inputs, xp=xp))
         return input_grad(plain, dy[part.y], piece, None, w.array.dtype, xp=xp)
 
-    held = accumulator(plan, w, dtype, xp=xp)
+    sums_dtype = accumulator(plan, w, dtype, xp=xp)
     if plan.overlapping:
-        dx, bias = nothing_but(bias, whole.x_shape, w.array, held, xp=xp), None
+        dx, bias = nothing_but(bias, whole.x_shape, w.array, sums_dtype, xp=xp), None
     else:
-        dx = xp.empty(whole.x_shape, dtype=held, device=device(w.array))
+        dx = xp.empty(whole.x_shape, dtype=sums_dtype, device=device(w.array))
     return _Filling("x", plan, factors, lowered, bias, xp).into(Target(dx), w)
 
 
@@ -118,12 +118,11 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     if not count:
         zeros: ArrayT = xp.zeros(parts.geometry.w_shape, dtype=x.dtype, device=device(x))
         return zeros
-    threads = plan.threads(current().threads)
-    if parts.count == 1 and not threads and basis.reshapes("w", parts.geometry):
+    if plan.is_tiny and basis.reshapes("w", parts.geometry):
         return summed((0,))
     sums: ArrayT = xp.empty((plan.partial_sums, *parts.geometry.w_shape), dtype=x.dtype, device=device(x))
     jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.partial_sums))
-    sums = side_by_side(sums, partial(compute, write=put), jobs, threads)
+    sums = side_by_side(sums, partial(compute, write=put), jobs, plan.threads(current().threads))
     dw: ArrayT = sums[0, ...]
     for i in range(1, plan.partial_sums):
         dw = xp.add(dw, sums[i, ...])  # a new array: a view would hold all of them
@@ -160,13 +159,10 @@ class _Filling(NamedTuple, Generic[ArrayT]):
     def into(self, target: Target[ArrayT], w: Weight[ArrayT]) -> ArrayT:
         """The target, part by part; parts that are added to the same numbers come in steps, one after another."""
         plan, parts, out = self.plan, self.plan.parts, target.array
-        threads = plan.threads(current().threads)
-        if (
-            parts.count == 1 and not threads and not plan.overlapping
-        ):  # the shortest way: small calls are mostly overhead
+        if plan.is_tiny:  # the shortest way: small calls are mostly overhead
             part = parts[0]
             return self.compute(target.within, put, out, (part, w.in_basis(part, plan, xp=self.xp)))
-        steps = parts.counts[parts.reduced]
+        threads, steps = plan.threads(current().threads), parts.counts[parts.reduced]
         size = parts.count // steps
 
         def jobs(begin: int) -> Iterator[Job]:

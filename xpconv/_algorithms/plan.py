@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .._spec.blocks import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
 from .._spec.geometry import Geometry
 from .._spec.memory import once
+from .._spec.parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
 from .basis import Basis
 from .lowering import Lowering
 
@@ -65,11 +65,16 @@ class Plan:
         jobs = self.partial_sums * self.weight_cuts if weight_grad else self.parts.count
         if jobs > 1:
             return max(min(wanted, room, jobs), 1)
-        return int(self._products >= TINY and (wanted == 1 or self._products < LARGE))
+        return int(not self.is_tiny and (wanted == 1 or self._products < LARGE))
 
     def bytes(self, wanted: int) -> int:
         """The most bytes that `wanted` threads take."""
         return self.shared_bytes + max(self.threads(wanted), 1) * self.part_bytes
+
+    @once
+    def is_tiny(self) -> bool:
+        """Whether it is a part whose product BLAS makes on one thread."""
+        return self.parts.count == 1 and not self.overlapping and self._products < TINY
 
     @once
     def _products(self) -> int:
@@ -122,8 +127,8 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
         return item_bytes * (padded + footprint.x + footprint.y)
 
-    # Four parts for the threads, or two, or one; they overlap a little. Small parts gain less than Python takes for them,
-    # and none has fewer bytes than the weights, which the product of each part reads anew.
+    # Four parts for the threads, or two, or one; they overlap a little. Python takes longer than small parts gain, and
+    # none has fewer bytes than the weights, which the product of each part reads anew.
     whole, weights, one = part_bytes(geometry), item_bytes * math.prod(geometry.w_shape), geometry.of_samples(1)
     shared = next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * max(SMALL, weights)), whole)
     limit = max(min(block, shared), whole // most)

@@ -8,8 +8,8 @@ from typing import Any, Generic
 
 from .._arrays.doors import flip, quietly, taps_outermost
 from .._arrays.typing import ArrayT, Namespace
-from .._spec.blocks import Part, channels
 from .._spec.memory import remember
+from .._spec.parts import Part, channels
 from .lowering import Lowering, TapsFirst
 from .plan import Plan
 
@@ -24,7 +24,7 @@ class Weight(Generic[ArrayT]):
 
     array: ArrayT
     memory: dict[Any, Any] | None = None  # its transforms, valid as long as its values stay the same
-    turned: tuple[slice, ...] | None = None  # the taps to read in reverse order, with outputs and inputs exchanged
+    reversed_taps: tuple[slice, ...] | None = None  # those to read, with outputs and inputs exchanged
 
     def changed(self, change: Callable[[ArrayT], ArrayT]) -> Weight[ArrayT]:
         """The weight with its array changed: flipped, conjugated, or in another dtype."""
@@ -37,17 +37,17 @@ class Weight(Generic[ArrayT]):
 
     def suited(self, plan: Plan) -> Plan:
         """The plan with the kind of lowering that reads the weight as it lies in memory."""
-        if isinstance(plan.basis, Lowering) and self.turned is None and taps_outermost(self.array):
+        if isinstance(plan.basis, Lowering) and self.reversed_taps is None and taps_outermost(self.array):
             return replace(plan, basis=TapsFirst())
         return plan
 
     def part(self, part: Part, whole_inputs: int, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) of a part."""
-        if self.turned is None:
+        if self.reversed_taps is None:
             return self.array[part.w]
         # The outputs of the part are the inputs of the array, and its inputs the outputs.
         axes = tuple(range(3, 3 + len(part.geometry.axes)))
-        w = self.array[(channels(part.groups, part.inputs, whole_inputs), part.outputs, *self.turned)]
+        w = self.array[(channels(part.groups, part.inputs, whole_inputs), part.outputs, *self.reversed_taps)]
         w = xp.reshape(w, (part.geometry.groups, part.geometry.inputs, *w.shape[1:]))  # (g, c, o, *kernel)
         w = xp.permute_dims(w, (0, 2, 1, *axes))  # (g, o, c, *kernel)
         if part.geometry.taps > 1:
@@ -62,7 +62,8 @@ class Weight(Generic[ArrayT]):
         geometry, basis = part.geometry, plan.basis
         if plan.weight_cuts > 1 or basis.reshapes("w", geometry):
             return self._made(part, plan, xp=xp)
-        phase = None if self.turned is None else tuple((tap.start, tap.stop, tap.step) for tap in self.turned)
+        taps = self.reversed_taps
+        phase = None if taps is None else tuple((tap.start, tap.stop, tap.step) for tap in taps)
         key = basis, geometry.counts[1:], tuple(axis[1:4] for axis in geometry.axes)  # kernel, stride, dilation
         known, W = memory.get(phase, (None, None))
         if known != key:

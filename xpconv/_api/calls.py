@@ -111,7 +111,7 @@ def _tangent(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Pro
     else:  # rounded once, after the sum
         dtypes = problem.dtypes
         exact = dtypes.mixed or not is_floating(dtypes.y, xp=xp)
-        wide = problem if exact else problem.with_dtype(dtypes.forward)
+        wide = problem if exact else problem.with_dtype(dtypes.compute)
         ty = xp.add(dispatch(wide, tx, weight, tbias, xp=xp), dispatch(wide, x, tweight, xp=xp))
         ty = convert(ty, dtypes.y, xp=xp)
     return ty

@@ -11,7 +11,7 @@ import numpy as np
 from .._arrays.devices import device, device_number, moved
 from .._arrays.doors import comparable, known_equal
 from .._arrays.layout import Layout
-from .._arrays.namespace import agree, brought, creation
+from .._arrays.namespace import agree, copied_like, creation
 from .._arrays.typing import ArrayT
 from .._engines.entry import public, spelled
 from .._engines.problem import Transposed
@@ -170,7 +170,7 @@ class Conv:
                 f"X must have at least one channel for the layer to learn from: got shape {tuple(X.shape)}"
             )
         drawn = _drawn(self._rng, self._shape(channels, self.out_channels, kernel), channels)
-        learned = brought(drawn, self.weight, self.weight.dtype)
+        learned = copied_like(drawn, self.weight, self.weight.dtype)
         if device(learned) is None and device(self.weight) is not None:  # an array made in a trace ends with it
             raise ValueError(
                 "in_channels must be given, or learned by a first forward outside of jit: got X of "
@@ -223,7 +223,7 @@ class Conv:
         if not isinstance(state, Mapping) or set(state) != set(self.parameters()):
             given = sorted(map(str, state)) if isinstance(state, Mapping) else state
             raise ValueError(f"state must have the names {', '.join(self.parameters())}: got {given!r}")
-        copies = {name: brought(array, self.weight) for name, array in state.items()}
+        copies = {name: copied_like(array, self.weight) for name, array in state.items()}
         self.set_params(copies["weight"], copies.get("bias"))
 
     def set_params(self, weights: ArrayT, bias: ArrayT | None = None) -> None:

@@ -10,7 +10,7 @@ from .._arrays.devices import device
 from .._arrays.doors import convert, put
 from .._arrays.dtypes import accumulating, working
 from .._arrays.layout import Layout
-from .._arrays.namespace import agree, is_bool, lacking, library
+from .._arrays.namespace import agree, is_bool, library, missing_dtypes
 from .._arrays.padding import border, fold_border, pad, pad_adjoint
 from .._arrays.typing import ArrayT
 from .._arrays.windows import fold as fold_windows
@@ -187,7 +187,7 @@ def _folded(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, 
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
 
     dtype, logical = columns.dtype, is_bool(columns, xp=xp)
-    work = xp.int32 if logical else accumulating(xp, dtype, working(xp, lacking(columns, xp=xp), dtype, dtype))
+    work = xp.int32 if logical else accumulating(xp, dtype, working(xp, missing_dtypes(columns, xp=xp), dtype, dtype))
     columns = convert(columns, work, xp=xp)
     if all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes):  # nothing would be added: perhaps a view
         columns = xp.asarray(columns, dtype=work, device=device(columns), copy=True)

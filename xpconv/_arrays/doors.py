@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import product
 from typing import Any, TypeVar, cast
@@ -21,8 +21,8 @@ from array_api_compat import (
 
 from .._spec.memory import remember
 from .devices import device
-from .namespace import is_kind, lacking
-from .threads import run_all
+from .namespace import is_kind, missing_dtypes
+from .threads import run_all, with_all_cores
 from .typing import ArrayT, Namespace
 
 __all__ = [
@@ -271,7 +271,7 @@ def integer_product(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     lies beyond the bits of the dtype are left out. Without float64, limbs of 8 bits are multiplied in float32.
     """
     dtype, bits = a.dtype, cast(Any, xp).iinfo(a.dtype).bits
-    wide = "float64" not in lacking(a, xp=xp)
+    wide = "float64" not in missing_dtypes(a, xp=xp)
     limb, digits, floating = (16, 53, xp.float64) if wide else (8, 24, xp.float32)
     count, most = -(-bits // limb), 2 ** (digits - 2 * limb)
     total: ArrayT = xp.zeros((*a.shape[:-1], b.shape[-1]), dtype=xp.int64, device=device(a))
@@ -382,6 +382,7 @@ def side_by_side(out: ArrayT, work: Callable[[ArrayT, S], ArrayT], items: Iterab
     if isinstance(out, np.ndarray) and threads:
         run_all(partial(work, out), items, threads)
         return out
-    for item in items:
-        out = work(out, item)
+    with with_all_cores() if isinstance(out, np.ndarray) else nullcontext():
+        for item in items:
+            out = work(out, item)
     return out

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from .namespace import as_dtype, float_bits, has, is_complex, is_kind, is_supported
 from .typing import Namespace
 
-__all__ = ["DTypes", "accumulating", "exact", "real_dtype", "result", "working"]
+__all__ = ["DTypes", "accumulating", "exact", "real_dtype", "result_dtype", "working"]
 
 
 @lru_cache
@@ -18,10 +18,10 @@ def real_dtype(dtype: Any, *, xp: Any) -> Any:
     return next((_named(xp, part) for name, part in parts.items() if dtype == getattr(xp, name)), dtype)
 
 
-def result(xp: Any, wanted: Any, lacks: frozenset[str], **dtypes: Any) -> Any:
+def result_dtype(xp: Any, wanted: Any, missing: frozenset[str], **dtypes: Any) -> Any:
     """The dtype of what is computed from operands of these dtypes, or an error about those that do not fit."""
     if wanted is not None:
-        return _wanted(xp, wanted, lacks, dtypes)
+        return _wanted(xp, wanted, missing, dtypes)
     (first, ours), (name, theirs) = dtypes.items()
     if ours != theirs:
         if real_dtype(theirs, xp=xp) == ours:
@@ -34,7 +34,7 @@ def result(xp: Any, wanted: Any, lacks: frozenset[str], **dtypes: Any) -> Any:
     return ours
 
 
-def _wanted(xp: Any, wanted: Any, lacks: frozenset[str], dtypes: dict[str, Any]) -> Any:
+def _wanted(xp: Any, wanted: Any, missing: frozenset[str], dtypes: dict[str, Any]) -> Any:
     """The dtype that a user asks for, if the operands' convert to it without loss."""
     given = wanted
     try:
@@ -44,7 +44,7 @@ def _wanted(xp: Any, wanted: Any, lacks: frozenset[str], dtypes: dict[str, Any])
         fits = False
     if not fits:
         raise TypeError(f"dtype must be one for numbers, of the operands' library: got {given!r}")
-    if not has(xp, wanted, lacks):
+    if not has(xp, wanted, missing):
         raise TypeError(f"dtype must be one that the operands' device has: got {given!r}")
     complexes = any(is_complex(dtype, xp=xp) for dtype in dtypes.values())
     for name, dtype in dtypes.items():
@@ -72,24 +72,24 @@ class DTypes(NamedTuple):
     x: Any  # of the arrays
     w: Any
     y: Any
-    forward: Any  # to multiply and add x and w in
-    backward: Any  # to multiply and add dy and one of the others in
+    compute: Any  # to multiply and add x and w in
+    compute_grad: Any  # to multiply and add dy and one of the others in
     mixed: bool  # whether some are real and some complex
 
     @classmethod
-    def of(cls, x: Any, w: Any, y: Any, lacks: frozenset[str], *, xp: Namespace) -> DTypes:
+    def of(cls, x: Any, w: Any, y: Any, missing: frozenset[str], *, xp: Namespace) -> DTypes:
         mixed = len({is_complex(dtype, xp=xp) for dtype in (x, w, y)}) > 1
         real = tuple(real_dtype(dtype, xp=xp) for dtype in (x, w, y)) if mixed else (x, w, y)
-        forward, backward = working(xp, lacks, *real), working(xp, lacks, real[2], *real)
+        forward, backward = working(xp, missing, *real), working(xp, missing, real[2], *real)
         return cls(x, w, y, forward, backward, mixed)
 
 
 @lru_cache
-def working(xp: Any, lacks: frozenset[str], *dtypes: Any) -> Any:
+def working(xp: Any, missing: frozenset[str], *dtypes: Any) -> Any:
     """The dtype to multiply the first two in, and to add products in: exact for integers, of 32 bits or more."""
     if is_kind(xp, dtypes[0], "integral"):
         bits = [xp.iinfo(dtype).bits for dtype in dtypes]
-        if max(bits[:2]) == 8 and max(bits) <= 32 and "float64" not in lacks:
+        if max(bits[:2]) == 8 and max(bits) <= 32 and "float64" not in missing:
             return _named(xp, "float64")  # exact to 2**37 products, by BLAS, on GPUs too; or float32, see `exact`
         widest = dtypes[bits.index(max(bits))]
         return widest if _multiplies(xp, widest) else _named(xp, "int64")  # which wraps around to the same

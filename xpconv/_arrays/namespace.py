@@ -29,7 +29,7 @@ from .typing import ArrayT, Namespace
 __all__ = [
     "agree",
     "as_dtype",
-    "brought",
+    "copied_like",
     "creation",
     "float_bits",
     "fourier",
@@ -45,8 +45,8 @@ __all__ = [
     "is_supported",
     "is_torch_array",
     "is_torch_namespace",
-    "lacking",
     "library",
+    "missing_dtypes",
 ]
 
 
@@ -117,29 +117,29 @@ def is_supported(xp: Any, dtype: Any) -> bool:
         return False
 
 
-def lacking(x: Any, *, xp: Any) -> frozenset[str]:
+def missing_dtypes(x: Any, *, xp: Any) -> frozenset[str]:
     """Which of float64, complex128, int64 and uint64 do not exist on the device of x: their names."""
     if isinstance(x, np.ndarray):
         return _NONE
     place = None if is_dask_namespace(xp) else device(x)  # x may be a chunk's kind of array beside dask's
     key = xp, str(place)  # by name: the devices of some libraries cannot be hashed, CuPy's among them
-    if key not in _LACKING or is_jax_namespace(xp):  # in JAX it is a setting, which may change
+    if key not in _MISSING or is_jax_namespace(xp):  # in JAX it is a setting, which may change
         there = xp.__array_namespace_info__().dtypes(device=place)
-        lacks = {"float64", "complex128", "int64"}.difference(there)
+        missing = {"float64", "complex128", "int64"}.difference(there)
         # torch has uint64 and does not say so.
-        _LACKING[key] = frozenset(lacks | {"uint64"} if "int64" in lacks else lacks)
-    return _LACKING[key]
+        _MISSING[key] = frozenset(missing | {"uint64"} if "int64" in missing else missing)
+    return _MISSING[key]
 
 
 _NONE: frozenset[str] = frozenset()
 
 
-_LACKING: dict[tuple[Any, str], frozenset[str]] = {}
+_MISSING: dict[tuple[Any, str], frozenset[str]] = {}
 
 
-def has(xp: Any, dtype: Any, lacks: frozenset[str]) -> bool:
-    """Whether a dtype of the library is none of those that are lacking."""
-    return not any(dtype == getattr(xp, name) for name in lacks)
+def has(xp: Any, dtype: Any, missing: frozenset[str]) -> bool:
+    """Whether a dtype of the library is none of those that are missing."""
+    return not any(dtype == getattr(xp, name) for name in missing)
 
 
 def as_dtype(xp: Any, dtype: Any) -> Any:
@@ -169,12 +169,12 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
         fits = False
     if not fits:
         raise TypeError(f"dtype must be one for real or complex numbers of 16, 32 or 64 bits: got {given!r}")
-    if not has(xp, dtype, lacking(there, xp=xp)):
+    if not has(xp, dtype, missing_dtypes(there, xp=xp)):
         raise TypeError(f"dtype must be one that the device has: got {given!r}")
     return lambda array: xp.asarray(array, dtype=dtype, device=device)
 
 
-def brought(x: Any, like: Any, dtype: Any = None) -> Any:
+def copied_like(x: Any, like: Any, dtype: Any = None) -> Any:
     """A copy of x in another array's library and on its device; with its own dtype, where none is given."""
     xp = array_api_compat.array_namespace(like)
     if not _is_plain(x):

@@ -16,7 +16,7 @@ from .._spec.convolution import Run
 from .._spec.geometry import Geometry
 from .devices import device
 from .doors import add, conj, convert, flip, put
-from .namespace import lacking
+from .namespace import missing_dtypes
 from .typing import ArrayT, Namespace
 
 __all__ = ["Operand", "border", "border_adjoint", "fold_border", "pad", "pad_adjoint", "pieces_of", "repeated"]
@@ -92,7 +92,7 @@ def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) 
         if run is not None and run.step == -1:
             piece = flip(piece, (i,), xp=xp)
         elif run is not None and run.step == 0:
-            dtype = piece.dtype if "int64" in lacking(piece, xp=xp) else None  # to sum integers in
+            dtype = piece.dtype if "int64" in missing_dtypes(piece, xp=xp) else None  # to sum integers in
             piece = convert(xp.sum(piece, axis=i, keepdims=True, dtype=dtype), piece.dtype, xp=xp)
     return tuple(where), piece
 

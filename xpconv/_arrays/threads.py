@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from functools import lru_cache, partial
 from queue import SimpleQueue
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["alone", "run_all"]
+__all__ = ["alone", "run_all", "with_all_cores"]
 
 S = TypeVar("S")
 Offer: TypeAlias = Callable[[], object]
@@ -110,6 +110,24 @@ _helpers = _Helpers()
 
 
 @contextmanager
+def with_all_cores() -> Iterator[None]:
+    """For large products one after another: BLAS has its own threads, but one only if other calls are at work."""
+    global _at_work
+    with _limit.lock:
+        others = _at_work or _limit.holders
+        _at_work += 1
+    try:
+        with alone() if others else nullcontext():
+            yield
+    finally:
+        with _limit.lock:
+            _at_work -= 1
+
+
+_at_work = 0
+
+
+@contextmanager
 def alone() -> Iterator[None]:
     """For a call on one of several threads of a scheduler, such as dask's: BLAS starts no threads of its own."""
     with _limit, _one_own_blas_thread():
@@ -186,7 +204,8 @@ def _set(library: Any, threads: int) -> None:
 
 def _after_fork() -> None:
     """A forked child has none of its parent's threads: no helpers, and none that would restore BLAS."""
-    global _helpers, _limit
+    global _at_work, _helpers, _limit
+    _at_work = 0
     _helpers = _Helpers()
     if _limit.holders:
         _restore(_limit.before)

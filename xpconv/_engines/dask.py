@@ -7,8 +7,8 @@ does not have is summed, in a tree of fixed order:
     dx  by samples, inputs and their own positions,   summed over blocks of the outputs
     dw  by outputs and inputs,                        summed over blocks of the samples and positions
 
-A block of y reads more of x than lies at its place, a block of dx more of dy: its slab. Slabs are cut along one axis
-after the other, so that no chunk has to be fetched only for a corner of a slab.
+A block of y reads more of x than lies at its place, a block of dx more of dy: a halo. Blocks with their halos are cut
+along one axis after the other, so that no chunk has to be fetched only for a corner.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import dask.array as da
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from .._algorithms.contract import ways
+from .._algorithms.contract import ways_to_do
 from .._algorithms.contractions import per_channel
 from .._arrays.devices import device, on_device_of
 from .._arrays.doors import add, can_check_finite, chunked_like, convert
@@ -41,20 +41,20 @@ __all__ = ["as_chunks", "by_channels", "evaluate", "only_bias"]
 Chunks = Sequence[Sequence[int]]
 
 
-class Piece(NamedTuple):
+class Read(NamedTuple):
     """What one convolution of a block reads along one axis, and the axis of that convolution."""
 
-    read: slice  # of its slab
+    read: slice  # of the block with its halo
     axis: Axis
     run: Run | None  # of dx with a border: which of the block's inputs it repeats
 
 
-class Slab(NamedTuple):
-    """What a block reads along one axis."""
+class Halo(NamedTuple):
+    """What a block reads along one axis: its own place, and a halo."""
 
     length: int  # of the block
     runs: list[Run]  # of the array's elements, with the border that they repeat
-    pieces: list[Piece]
+    pieces: list[Read]
 
 
 class Blocks(NamedTuple):
@@ -72,7 +72,7 @@ def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any)
     chunks = problem.layout.inward(like, xp=xp).chunks if is_dask_array(like) else None
     slot, compute, task_xp = problem.slot, problem.compute_dtype(bias, xp=xp), library("x", a._meta)
     for _, task in problem.tasks if current().method != "auto" else ():
-        ways(task, a._meta, compute, xp=task_xp)  # a method that cannot do it says so before any work
+        ways_to_do(task, a._meta, compute, xp=task_xp)  # a method that cannot do it says so before any work
     # To be rounded once, after the sum.
     wide = problem.dtype
     if is_floating(wide, xp=xp) and not problem.dtypes.mixed:
@@ -149,21 +149,21 @@ def _summed(problem: Problem, operands: dict[str, Any], chunks: Chunks | None) -
     sizes = {"y": (samples, outputs, *positions), "x": (samples, inputs, *positions), "w": of_weights}
     for name, one in operands.items():
         operands[name] = one.rechunk(dict(enumerate(sizes[name] if name == "w" else sizes[name][:2])))
-    slabs = [_slabs(slot, row, lengths) for row, lengths in zip(convolution.rows, positions, strict=True)]
-    for i, along in enumerate(slabs):
+    halos = [_halos(slot, row, lengths) for row, lengths in zip(convolution.rows, positions, strict=True)]
+    for i, along in enumerate(halos):
         wider = "y" if slot == "x" else "x"
         operands[wider] = _cut(operands[wider], i, along)
         if slot == "w":
             operands["y"] = operands["y"].rechunk({i + 2: positions[i]})
 
     over = {"y": [] if jointly else [inputs], "x": [] if jointly else [outputs], "w": [samples, *positions]}[slot]
-    name, layer = f"conv-{tokenize(repr(problem), chosen, *operands.values(), slabs)}", {}
+    name, layer = f"conv-{tokenize(repr(problem), chosen, *operands.values(), halos)}", {}
     counts = map(len, (samples, outputs, (0,) if jointly else inputs, *positions))
     for n, o, c, *at in product(*map(range, counts)):
         places = {"y": (n, o, *at), "x": (n, o if jointly else c, *at), "w": (o, c, *(0,) * ndim)}
         summed = {"y": [c], "x": [o], "w": [n, *at]}[slot][: len(over)]
-        read = [along[r] for along, r in zip(slabs, at, strict=True)]
-        block = partial(_block, problem=problem, chosen=chosen, slabs=read, depth=len(over))
+        read = [along[r] for along, r in zip(halos, at, strict=True)]
+        block = partial(_block, problem=problem, chosen=chosen, halos=read, depth=len(over))
         layer[(name, *summed, *places[slot])] = (block, *((one.name, *places[key]) for key, one in operands.items()))
     graph = HighLevelGraph.from_collections(name, layer, dependencies=list(operands.values()))
     cuts = tuple((1,) * len(lengths) for lengths in over) + tuple(map(tuple, sizes[slot]))
@@ -195,29 +195,29 @@ def _blocks(slot: str, convolution: Convolution, operands: dict[str, Any], chunk
     return Blocks(samples, outputs, inputs, positions)
 
 
-def _slabs(slot: str, row: Row, lengths: Sequence[int]) -> list[Slab]:
+def _halos(slot: str, row: Row, lengths: Sequence[int]) -> list[Halo]:
     """What each block reads along a spatial axis."""
-    runs, slabs = row.runs, []
+    runs, halos = row.runs, []
     for start, stop in pairwise(accumulate(lengths, initial=0)):
         found = row.readers(start, stop) if slot == "x" else [(*row.read(start, stop), None)]
         reads = [read for read, *_ in found]
         inputs = [Run(read, read, 1) for read in reads] if slot == "x" or runs is None else pieces_of(runs, reads[0])
         ends = accumulate((read.stop - read.start for read in reads), initial=0)
-        pieces = [Piece(slice(*span), axis, run) for span, (_, axis, run) in zip(pairwise(ends), found, strict=True)]
-        slabs.append(Slab(stop - start, [run for run in inputs if run.places.start < run.places.stop], pieces))
-    return slabs
+        pieces = [Read(slice(*span), axis, run) for span, (_, axis, run) in zip(pairwise(ends), found, strict=True)]
+        halos.append(Halo(stop - start, [run for run in inputs if run.places.start < run.places.stop], pieces))
+    return halos
 
 
-def _cut(array: Any, i: int, slabs: Sequence[Slab]) -> Any:
-    """The array with each slab along spatial axis i as a chunk. Of neighbours no more is sent than is read."""
+def _cut(array: Any, i: int, halos: Sequence[Halo]) -> Any:
+    """The array with each block and its halo along spatial axis i as a chunk. Only what is read is sent."""
     axis = i + 2
     starts = list(accumulate(array.chunks[axis], initial=0))
     others = list(product(*(range(n) for r, n in enumerate(array.numblocks) if r != axis)))
-    token = tokenize(array.name, axis, slabs)
+    token = tokenize(array.name, axis, halos)
     layer: dict[Any, Any] = {}
-    for block, slab in enumerate(slabs):
+    for block, halo in enumerate(halos):
         parts = []
-        for run in slab.runs or [Run(slice(0, 1), slice(0, 1), 1)]:  # dask has no chunks of nothing
+        for run in halo.runs or [Run(slice(0, 1), slice(0, 1), 1)]:  # dask has no chunks of nothing
             chunks = list(range(bisect_right(starts, run.inputs.start) - 1, bisect_left(starts, run.inputs.stop)))
             for chunk in reversed(chunks) if run.step == -1 else chunks:
                 first, last = max(starts[chunk], run.inputs.start), min(starts[chunk + 1], run.inputs.stop)
@@ -233,11 +233,11 @@ def _cut(array: Any, i: int, slabs: Sequence[Slab]) -> Any:
                 else:
                     keys.append((f"part-{token}", *before, block, number, *after))
                     layer[keys[-1]] = (_part, source, axis, run)
-            layer[(f"slab-{token}", *before, block, *after)] = (_joined, keys, axis)
-    sizes = [max([1, *(piece.read.stop for piece in slab.pieces)]) for slab in slabs]
-    graph = HighLevelGraph.from_collections(f"slab-{token}", layer, dependencies=[array])
+            layer[(f"halo-{token}", *before, block, *after)] = (_joined, keys, axis)
+    sizes = [max([1, *(piece.read.stop for piece in halo.pieces)]) for halo in halos]
+    graph = HighLevelGraph.from_collections(f"halo-{token}", layer, dependencies=[array])
     cut = (*array.chunks[:axis], tuple(sizes), *array.chunks[axis + 1 :])
-    return da.Array(graph, f"slab-{token}", cut, meta=array._meta)
+    return da.Array(graph, f"halo-{token}", cut, meta=array._meta)
 
 
 def _part(chunk: Any, axis: int, run: Run) -> Any:
@@ -257,14 +257,14 @@ def _meta(like: Any, ndim: int, dtype: Any) -> Any:
         return xp.empty((0,) * ndim, dtype=dtype, device=device(like._meta))
 
 
-def _block(a: Any, b: Any, *, problem: Problem, chosen: Options, slabs: Sequence[Slab], depth: int) -> Any:
+def _block(a: Any, b: Any, *, problem: Problem, chosen: Options, halos: Sequence[Halo], depth: int) -> Any:
     """One block of the slot from blocks of the other two: one convolution, or several where a border adds to dx."""
     slot, xp, whole = problem.slot, library("x", a), problem.convolution.geometry
     outputs, inputs = (a.shape[1], b.shape[1]) if slot == "w" else b.shape[:2]
     groups, outputs, inputs = (
         (1, outputs, inputs) if whole.groups == 1 else (outputs // whole.outputs, whole.outputs, whole.inputs)
     )
-    lengths = [slab.length for slab in slabs]
+    lengths = [halo.length for halo in halos]
     shape = {
         "y": (a.shape[0], groups * outputs, *lengths),
         "x": (a.shape[0], groups * inputs, *lengths),
@@ -272,7 +272,7 @@ def _block(a: Any, b: Any, *, problem: Problem, chosen: Options, slabs: Sequence
     }[slot]
     out: Any = None
     with alone(), on_device_of(a), under(chosen._replace(workers=chosen.workers or 1)):
-        for pieces in product(*(slab.pieces for slab in slabs)):
+        for pieces in product(*(halo.pieces for halo in halos)):
             reads = tuple(piece.read for piece in pieces)
             if any(read.start == read.stop for read in reads):
                 continue  # nothing but zeros

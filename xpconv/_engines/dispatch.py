@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._algorithms.choose import Choice
-from .._algorithms.contract import check, ways
+from .._algorithms.contract import check, ways_to_do
 from .._algorithms.weight import Weight
 from .._arrays.namespace import is_dask_array, is_dask_namespace, is_torch_array, is_torch_namespace
 from .._arrays.typing import ArrayT, Namespace
@@ -56,7 +56,7 @@ def ways_of(problem: Problem, like: ArrayT, *, xp: Namespace) -> list[list[Choic
     if is_dask_namespace(xp):
         raise TypeError("x and weight must be of a library that computes, as the blocks of dask's are: got dask.array")
     compute = problem.compute_dtype(xp=xp)
-    return [ways(task, like, compute, xp=xp) for _, task in problem.tasks]
+    return [ways_to_do(task, like, compute, xp=xp) for _, task in problem.tasks]
 
 
 def check_options(problems: Sequence[Problem], like: ArrayT, *, xp: Namespace) -> None:

@@ -15,7 +15,7 @@ from .._algorithms.weight import Weight
 from .._arrays.devices import device
 from .._arrays.doors import add, complex_of, conj, convert, flip, put, real_parts
 from .._arrays.dtypes import accumulating, working
-from .._arrays.namespace import is_complex, is_floating, lacking
+from .._arrays.namespace import is_complex, is_floating, missing_dtypes
 from .._arrays.padding import Operand, fold_border
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Step
@@ -32,14 +32,14 @@ def evaluate(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *,
         and (bias is None or bias.dtype == problem.dtype)
         and (problem.conjugated is None or not is_complex(problem.dtype, xp=xp))
     ):  # the shortest way: small calls are mostly overhead
-        return contract(plain, a, b if problem.name == "w" or isinstance(b, Weight) else Weight(b), bias, xp=xp)
+        return contract(plain, a, b if problem.result == "w" or isinstance(b, Weight) else Weight(b), bias, xp=xp)
     return placed(problem, fill(problem, *arranged(problem, a, b, xp=xp), bias, xp=xp), xp=xp)
 
 
 def arranged(problem: Problem, a: ArrayT, b: Any, *, xp: Namespace) -> tuple[ArrayT, Any]:
     """The operands as they stand in T: arrays as (n, c, *spatial), a weight with its taps reversed if `flip` is set."""
     a = problem.layout.inward(a, xp=xp)
-    if problem.name == "w":
+    if problem.result == "w":
         b = problem.layout.inward(b, xp=xp)
         return (b, a) if problem.swapped else (a, b)
     if problem.flip:
@@ -49,7 +49,7 @@ def arranged(problem: Problem, a: ArrayT, b: Any, *, xp: Namespace) -> tuple[Arr
 
 def placed(problem: Problem, out: ArrayT, *, xp: Namespace) -> ArrayT:
     """The result as the caller has it."""
-    if problem.name == "w":
+    if problem.result == "w":
         return _flipped(out, xp=xp) if problem.flip else out
     return problem.layout.outward(out, xp=xp)
 
@@ -152,13 +152,13 @@ def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, 
 
 def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
     """dbias: the sum of dy over samples and positions."""
-    dtype, lacks = dy.dtype, lacking(dy, xp=xp)
+    dtype, missing = dy.dtype, missing_dtypes(dy, xp=xp)
     dy = problem.layout.inward(dy, xp=xp)
     if is_floating(dtype, xp=xp):
-        wide = working(xp, lacks, dtype, dtype)
+        wide = working(xp, missing, dtype, dtype)
         wide = None if wide == dtype else wide
     else:
-        wide = dtype if "int64" in lacks else xp.int64
+        wide = dtype if "int64" in missing else xp.int64
     return convert(xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=wide), dtype, xp=xp)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 from .._algorithms.contract import Reading, Task
-from .._arrays.dtypes import DTypes, exact, real_dtype, result
+from .._arrays.dtypes import DTypes, exact, real_dtype, result_dtype
 from .._arrays.layout import Layout
-from .._arrays.namespace import is_floating, lacking
+from .._arrays.namespace import is_floating, missing_dtypes
 from .._arrays.typing import Namespace
 from .._spec.convolution import Convolution, Step
 from .._spec.geometry import PerAxis, check_shape, per_axis
@@ -28,7 +28,7 @@ FORWARD, TRANSPOSED = ("y", "x"), ("x", "y")
 class Problem:
     """Fill one slot of a convolution from the other two."""
 
-    name: str  # the slot, as the caller names it: "y" from x and w, "x" from dy and w, or "w" from dy and x
+    result: str  # the slot, as the caller names it: "y" from x and w, "x" from dy and w, or "w" from dy and x
     slots: tuple[str, str]  # those of T that the caller's y and x stand in
     convolution: Convolution
     layout: Layout
@@ -39,7 +39,7 @@ class Problem:
     @classmethod
     def of(cls, x: Any, weight: Any, params: Mapping[str, Any], transposed: Transposed, *, xp: Namespace) -> Problem:
         """The problem of y, for an input and a weight."""
-        facts = lacking(x, xp=xp), x.shape, weight.shape, x.dtype, weight.dtype
+        facts = missing_dtypes(x, xp=xp), x.shape, weight.shape, x.dtype, weight.dtype
         return _remembered(_of, params, transposed, xp, *facts)
 
     @classmethod
@@ -47,7 +47,7 @@ class Problem:
         cls, dy: Any, weight: Any, input_size: PerAxis, params: Mapping[str, Any], *, xp: Namespace
     ) -> Problem:
         """The problem of dx, with the size of the input instead of the input."""
-        facts = lacking(dy, xp=xp), dy.shape, weight.shape, dy.dtype, weight.dtype
+        facts = missing_dtypes(dy, xp=xp), dy.shape, weight.shape, dy.dtype, weight.dtype
         return _remembered(_of_input_grad, params, (input_size,), xp, *facts)
 
     @classmethod
@@ -55,12 +55,12 @@ class Problem:
         cls, dy: Any, x: Any, kernel_size: Sequence[int], params: Mapping[str, Any], *, xp: Namespace
     ) -> Problem:
         """The problem of dw, with the size of the kernel instead of the weight."""
-        facts = lacking(dy, xp=xp), dy.shape, x.shape, dy.dtype, x.dtype
+        facts = missing_dtypes(dy, xp=xp), dy.shape, x.shape, dy.dtype, x.dtype
         return _remembered(_of_weight_grad, params, (kernel_size,), xp, *facts)
 
     def with_slot(self, name: str) -> Problem:
         """The same problem with another slot to fill: a derivative of a slot is another slot."""
-        return self._derived(name=name, dtype=getattr(self.dtypes, name))
+        return self._derived(result=name, dtype=getattr(self.dtypes, name))
 
     def with_dtype(self, dtype: Any) -> Problem:
         """The same problem with the result in another dtype."""
@@ -116,7 +116,7 @@ class Problem:
     @once
     def plain(self) -> Task | None:
         """The only task, if arrays stand in T as the caller has them, all of the one dtype that is computed in."""
-        same = self.dtype == self.dtypes.forward == self.dtypes.backward and not self.dtypes.mixed
+        same = self.dtype == self.dtypes.compute == self.dtypes.compute_grad and not self.dtypes.mixed
         same = same and all(self.dtype == dtype for dtype in self.dtypes[:3])
         placed = self.layout.channels == len(self.layout.batch) == 1 and not self.flip and not self.swapped
         return self.direct if same and placed and self.convolution.border is None else None
@@ -124,17 +124,17 @@ class Problem:
     @once
     def slot(self) -> str:
         """The slot of T that is filled."""
-        return dict(zip("yxw", (*self.slots, "w"), strict=True))[self.name]
+        return dict(zip("yxw", (*self.slots, "w"), strict=True))[self.result]
 
     @once
     def swapped(self) -> bool:
         """Whether dy and x change places: in a transposed convolution they stand in the slots x and y of T."""
-        return self.name == "w" and self.slots == TRANSPOSED
+        return self.result == "w" and self.slots == TRANSPOSED
 
     @once
     def conjugated(self) -> int | None:
         """Which operand, 0 or 1, is conjugated: in a gradient the one that is not dy; none for y."""
-        return None if self.name == "y" else int(not self.swapped)
+        return None if self.result == "y" else int(not self.swapped)
 
     @once
     def shape(self) -> tuple[int, ...]:
@@ -150,10 +150,10 @@ class Problem:
     def compute_dtype(self, bias: Any = None, *, xp: Namespace) -> Any:
         """The dtype to multiply and add in; a bias is added in it as well."""
         x, w, y, forward, backward, _ = self.dtypes
-        compute = forward if self.name == "y" else backward
+        compute = forward if self.result == "y" else backward
         if compute == y or is_floating(y, xp=xp) or not is_floating(compute, xp=xp):
             return compute
-        first, second = {"y": (x, w), "x": (y, w), "w": (y, x)}[self.name]
+        first, second = {"y": (x, w), "x": (y, w), "w": (y, x)}[self.result]
         return exact(xp, self.convolution.terms(self.slot), first, second, None if bias is None else bias.dtype)
 
     def of_real_parts(self, *, xp: Namespace) -> Problem:
@@ -170,7 +170,7 @@ _problems: dict[Hashable, Problem] = {}
 
 
 def _remembered(make: Callable[..., Problem], params: Mapping[str, Any], sizes: Any, *facts: Any) -> Problem:
-    """What `make` returned before for the same facts, in whatever form they come; the oldest is forgotten first."""
+    """What `make` returned before for the same facts, in whatever form they come."""
     try:
         key = make, *params, *map(canonical, params.values()), canonical(sizes), facts
         found = _problems.get(key)
@@ -178,42 +178,42 @@ def _remembered(make: Callable[..., Problem], params: Mapping[str, Any], sizes: 
         return make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
     if found is None:
         found = make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
-        remember(_problems, key, found, MOST_REMEMBERED)
+        remember(_problems, key, found, MOST_REMEMBERED, every=8)
     return found
 
 
 def _of(params: Parameters, transposed: Transposed, xp: Any, *facts: Any) -> Problem:
-    lacks, x_shape, w_shape, x_dtype, w_dtype = facts
+    missing, x_shape, w_shape, x_dtype, w_dtype = facts
     layout = Layout.of("x", x_shape, spatial_axes(w_shape), params.channel_axis)
     inner = layout.inner(x_shape)
     if transposed is None:
         convolution = Convolution.of(inner, w_shape, params)
     else:
         convolution = Convolution.of_transposed(inner, w_shape, params, *transposed)
-    y = result(xp, params.dtype, lacks, x=x_dtype, weight=w_dtype)
-    dtypes = DTypes.of(x_dtype, w_dtype, y, lacks, xp=xp)
+    y = result_dtype(xp, params.dtype, missing, x=x_dtype, weight=w_dtype)
+    dtypes = DTypes.of(x_dtype, w_dtype, y, missing, xp=xp)
     return Problem("y", FORWARD if transposed is None else TRANSPOSED, convolution, layout, params.flip, dtypes, y)
 
 
 def _of_input_grad(params: Parameters, sizes: tuple[PerAxis], xp: Any, *facts: Any) -> Problem:
-    lacks, y_shape, w_shape, y_dtype, w_dtype = facts
+    missing, y_shape, w_shape, y_dtype, w_dtype = facts
     ndim = spatial_axes(w_shape)
     layout = Layout.of("dy", y_shape, ndim, params.channel_axis)
     size = per_axis("input_size", *sizes, ndim, 0)
     convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params)
-    dx = result(xp, params.dtype, lacks, dy=y_dtype, weight=w_dtype)
-    dtypes = DTypes.of(dx, w_dtype, y_dtype, lacks, xp=xp)
+    dx = result_dtype(xp, params.dtype, missing, dy=y_dtype, weight=w_dtype)
+    dtypes = DTypes.of(dx, w_dtype, y_dtype, missing, xp=xp)
     return _checked(Problem("x", FORWARD, convolution, layout, params.flip, dtypes, dx), y_shape)
 
 
 def _of_weight_grad(params: Parameters, sizes: tuple[Sequence[int]], xp: Any, *facts: Any) -> Problem:
-    lacks, y_shape, x_shape, y_dtype, x_dtype = facts
+    missing, y_shape, x_shape, y_dtype, x_dtype = facts
     kernel = per_axis("kernel_size", *sizes, None, 1)
     layout = Layout.of("x", x_shape, len(kernel), params.channel_axis)
     outputs = Layout.of("dy", y_shape, len(kernel), params.channel_axis).inner(y_shape)[1]
     convolution = Convolution.of(layout.inner(x_shape), (outputs, None, *kernel), params)
-    dw = result(xp, params.dtype, lacks, dy=y_dtype, x=x_dtype)
-    dtypes = DTypes.of(x_dtype, dw, y_dtype, lacks, xp=xp)
+    dw = result_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
+    dtypes = DTypes.of(x_dtype, dw, y_dtype, missing, xp=xp)
     return _checked(Problem("w", FORWARD, convolution, layout, params.flip, dtypes, dw), y_shape)
 
 

@@ -52,9 +52,9 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
         if g is None:
             return (None,) * 4
         problem, needs = ctx.problem, ctx.needs_input_grad[1:]
-        (a, first), (b, second) = zip(_others(problem.name), ctx.saved_tensors, strict=True)
-        da = _solved(problem.with_slot(a), {problem.name: g, b: second}) if needs[0] else None
-        db = _solved(problem.with_slot(b), {problem.name: g, a: first}) if needs[1] else None
+        (a, first), (b, second) = zip(_others(problem.result), ctx.saved_tensors, strict=True)
+        da = _solved(problem.with_slot(a), {problem.result: g, b: second}) if needs[0] else None
+        db = _solved(problem.with_slot(b), {problem.result: g, a: first}) if needs[1] else None
         dbias = bias_grad(g, problem, xp=library("g", g)) if needs[2] else None
         if dbias is not None and dbias.dtype != ctx.bias_dtype:
             dbias = (dbias if ctx.bias_dtype.is_complex else torch.real(dbias)).to(ctx.bias_dtype)
@@ -71,14 +71,14 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
         if ta is None or tb is None:
             return solve(problem, *((a, tb) if ta is None else (ta, b)), tbias)
         # Rounded once, after the sum.
-        wide = problem.with_dtype(torch.promote_types(problem.dtype, problem.dtypes.forward))
+        wide = problem.with_dtype(torch.promote_types(problem.dtype, problem.dtypes.compute))
         return (solve(wide, ta, b, tbias) + solve(wide, a, tb, None)).to(problem.dtype)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], problem: Problem, *operands: Any) -> tuple[Any, int]:
         """The mapped axis joins the samples or, where there are as many weights or biases, the groups."""
         (at_a, at_b, at_bias), (a, b, bias), times = in_dims[1:], operands, info.batch_size
-        if problem.name != "w" and at_b is None and at_bias is None:
+        if problem.result != "w" and at_b is None and at_bias is None:
             return solve(problem.mapped("samples", times), a.movedim(at_a, 0), b, bias), 0
         channels = {"y": problem.layout.channels, "x": problem.layout.channels, "w": 0}
 
@@ -87,10 +87,10 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
             one = one.expand(times, *one.shape) if at is None else one.movedim(at, 0)
             return one.movedim(0, axis).flatten(axis, axis + 1)
 
-        first, second = _others(problem.name)
+        first, second = _others(problem.result)
         a, b = joined(a, at_a, channels[first]), joined(b, at_b, channels[second])
         bias = None if bias is None else joined(bias, at_bias, 0)
-        out, axis = solve(problem.mapped("groups", times), a, b, bias), channels[problem.name]
+        out, axis = solve(problem.mapped("groups", times), a, b, bias), channels[problem.result]
         return out.unflatten(axis, (times, out.shape[axis] // times)), axis
 
 
@@ -158,7 +158,7 @@ def _written(problem: Problem) -> str:
     rows = tuple((tuple(row.axis), row.input_dilation, row.mode) for row in problem.convolution.rows)
     (*dtypes, mixed), counts = (*problem.dtypes[:5], problem.dtype, problem.dtypes.mixed), problem.convolution.counts
     names = tuple(str(dtype).removeprefix("torch.") for dtype in dtypes)
-    return repr((problem.name, problem.slots, counts, rows, tuple(problem.layout), problem.flip, names, mixed))
+    return repr((problem.result, problem.slots, counts, rows, tuple(problem.layout), problem.flip, names, mixed))
 
 
 @lru_cache(maxsize=1024)
@@ -176,5 +176,5 @@ def _others(name: str) -> tuple[str, ...]:
 
 
 def _solved(problem: Problem, operands: dict[str, Any]) -> Any:
-    first, second = (operands[other] for other in _others(problem.name))
+    first, second = (operands[other] for other in _others(problem.result))
     return solve(problem, first, second, None)

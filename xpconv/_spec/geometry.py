@@ -83,7 +83,7 @@ class Axis(NamedTuple):
         hi = self.stride * (last - first - 1) + self.extent - lo - (stop - start)
         return slice(first, last), self._replace(size=stop - start, lo=lo, hi=hi, period=0)
 
-    def turned(self) -> Axis:
+    def backward(self) -> Axis:
         """The axis of dx as a convolution of dy: dy is dilated by the stride, and the taps are in reverse order."""
         size = self.stride * (self.out - 1) + 1
         lo = self.extent - 1 - self.lo
@@ -153,10 +153,10 @@ class Geometry(Counts):
         """The same samples and channels over other axes."""
         return Geometry(*self.counts, tuple(axes))
 
-    def turned(self) -> tuple[Phase, ...]:
+    def gradient_phases(self) -> tuple[Phase, ...]:
         """The input's gradient as convolutions of the output's gradient, with inputs and outputs exchanged."""
         phases = []
-        for axes in product(*(axis.turned().phases(axis.stride) for axis in self.axes)):
+        for axes in product(*(axis.backward().phases(axis.stride) for axis in self.axes)):
             inputs, turned, across = zip(*axes, strict=True) if axes else ((), (), ())
             taps = tuple(slice(k - t.stop, k - t.start, t.step) for t, k in zip(turned, self.kernel, strict=True))
             geometry = Geometry(self.samples, self.groups, self.inputs, self.outputs, across)

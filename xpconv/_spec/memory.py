@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import wraps
+from itertools import count
 from typing import Any, Generic, ParamSpec, TypeVar
 
 __all__ = ["derived", "once", "remember"]
@@ -46,14 +47,23 @@ def derived(make: Callable[P, T]) -> Callable[P, T]:
     return kept
 
 
-def remember(memory: dict[Hashable, T], key: Hashable, value: T, most: int) -> T:
-    """The value, kept under the key as the newest of at most so many.
+def remember(memory: dict[Hashable, T], key: Hashable, value: T, most: int, every: int = 1) -> T:
+    """The value, kept under the key as the newest of at most so many; the oldest is forgotten.
+
+    If only every so many-th time the oldest is forgotten, and the newest else, then a cycle through a few more values
+    than there may be finds most of them. If always the oldest, it would find none.
 
     Other threads may do the same meanwhile: then one value more may stay, or one may be made again.
     """
     memory.pop(key, None)
+    if len(memory) >= most:
+        with suppress(RuntimeError, StopIteration, KeyError):  # another thread has changed it between these two
+            if next(_turns) % every:
+                memory.popitem()
+            else:
+                memory.pop(next(iter(memory)), None)
     memory[key] = value
-    if len(memory) > most:
-        with suppress(RuntimeError, StopIteration):  # another thread has changed it between these two
-            memory.pop(next(iter(memory)), None)
     return value
+
+
+_turns = count()
