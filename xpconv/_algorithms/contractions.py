@@ -191,7 +191,7 @@ class _Filling(NamedTuple, Generic[ArrayT]):
             made: ArrayT = xp.zeros(geometry.x_shape, dtype=out.dtype, device=device(out))
         elif write is put and plan.basis.reshapes(slot, geometry):
             a, b = factors(part, W)
-            if multiplied_into(out, where, a, b):
+            if multiplied_into(out, where, a, b, plan.pieces):
                 return out if own is None else add(out, where, own, xp=xp)
             made = self.product(part, a, b)
         else:
@@ -208,8 +208,8 @@ class _Filling(NamedTuple, Generic[ArrayT]):
 
 def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:
     if not plan.basis.swapped:
-        return matmul(a, b, xp=xp)
-    return matmul(b.mT, a.mT, xp=xp).mT
+        return matmul(a, b, pieces=plan.pieces, xp=xp)
+    return matmul(b.mT, a.mT, pieces=plan.pieces, xp=xp).mT
 
 
 def _checked(

@@ -16,7 +16,7 @@ __all__ = ["BUFFERS", "UNLIMITED", "Copies", "Limits", "Plan", "plan"]
 
 
 UNLIMITED = 2**62
-SMALL = 2**22  # bytes of a part
+SMALL = 2**20  # bytes of a part; four times as many where it is read without a copy
 TINY, LARGE = 2**18, 2**24  # multiplications: those that OpenBLAS makes on one thread; those worth several
 BUFFERS = 2**17  # bytes that NumPy and Python take for a part themselves
 
@@ -55,8 +55,8 @@ class Plan:
     def threads(self, wanted: int) -> int:
         """How many threads have work and workspace; 0 where parts come one by one, and BLAS decides about its threads.
 
-        Of a single part, BLAS shares a large product between threads of its own. In a small one they cost more than
-        they gain, and more again where other work runs on the cores. In a tiny one it uses none anyway.
+        In the product of a single part these cost more than they gain, and more again where other work runs on the
+        cores. In a tiny one BLAS uses none anyway.
         """
         if self.overlapping:
             return 0
@@ -65,7 +65,7 @@ class Plan:
         jobs = self.partial_sums * self.weight_cuts if weight_grad else self.parts.count
         if jobs > 1:
             return max(min(wanted, room, jobs), 1)
-        return int(not self.is_tiny and (wanted == 1 or self._products < LARGE))
+        return int(not self.is_tiny and self.pieces == 1)
 
     def bytes(self, wanted: int) -> int:
         """The most bytes that `wanted` threads take."""
@@ -75,6 +75,13 @@ class Plan:
     def is_tiny(self) -> bool:
         """Whether it is a part whose product BLAS makes on one thread."""
         return self.parts.count == 1 and not self.overlapping and self._products < TINY
+
+    @once
+    def pieces(self) -> int:
+        """In how many pieces the product of a single part is made: in several, if it is large enough for threads."""
+        if self.parts.count > 1 or self.overlapping or self._products < LARGE:
+            return 1
+        return 2 if self._products < 8 * LARGE else 4
 
     @once
     def _products(self) -> int:
@@ -130,7 +137,8 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     # Four parts for the threads, or two, or one; they overlap a little. Python takes longer than small parts gain, and
     # none has fewer bytes than the weights, which the product of each part reads anew.
     whole, weights, one = part_bytes(geometry), item_bytes * math.prod(geometry.w_shape), geometry.of_samples(1)
-    shared = next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * max(SMALL, weights)), whole)
+    least = max(4 * SMALL if basis.reshapes("x", one) else SMALL, weights)
+    shared = next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * least), whole)
     limit = max(min(block, shared), whole // most)
     # The product of a whole sample is written straight to its place.
     apart = in_place and basis.reshapes("y", one) and part_bytes(one) >= max(2**18, weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import product
 from typing import Any, TypeVar, cast
@@ -20,9 +20,10 @@ from array_api_compat import (
 )
 
 from .._spec.memory import remember
+from .._spec.options import current
 from .devices import device
 from .namespace import is_kind, missing_dtypes
-from .threads import run_all, with_all_cores
+from .threads import run_all
 from .typing import ArrayT, Namespace
 
 __all__ = [
@@ -226,22 +227,44 @@ def complex_of_sum(real: ArrayT, imaginary: ArrayT, dtype: Any, *, xp: Namespace
     return xp.add(xp.astype(real, dtype), i)
 
 
-def matmul(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
+def matmul(a: ArrayT, b: ArrayT, *, pieces: int = 1, xp: Namespace) -> ArrayT:
     """(g, ..., m, k) times (g, ..., k, n), each shape in the way that is fast everywhere.
 
-    With k = 1 it is an outer product, for which NumPy's matmul has no BLAS. One group is a product of matrices, which
-    CuPy makes without copying its operands.
+    On NumPy several threads may make it in pieces. With k = 1 it is an outer product, for which NumPy's matmul has no
+    BLAS. One group is a product of matrices, which CuPy makes without copying its operands.
     """
     if a.shape[-1] == 1:
         return xp.multiply(a, b)
     if not isinstance(a, np.ndarray) and _lacks_product(a, xp=xp):
         return integer_product(a, b, xp=xp)
+    if isinstance(a, np.ndarray) and pieces > 1:
+        out = np.empty((*a.shape[:-1], b.shape[-1]), dtype=a.dtype)
+        return cast(ArrayT, _multiply(a, cast(Any, b), out, pieces))
     if a.ndim == 3 and a.shape[0] == 1:
         return xp.matmul(a[0, ...], b[0, ...])[None, ...]
     return xp.matmul(a, b)
 
 
-def multiplied_into(out: ArrayT, where: tuple[Any, ...], a: ArrayT, b: ArrayT) -> bool:
+def _multiply(a: Any, b: Any, out: Any, pieces: int) -> Any:
+    """`out` after a @ b is written to it, in pieces that do not depend on the number of threads.
+
+    BLAS's own threads would round differently for each number of them, and be in one another's way where several calls
+    are made at the same time.
+    """
+    axis = max(range(out.ndim), key=out.shape.__getitem__)
+    step = -(-out.shape[axis] // pieces)
+
+    def piece(start: int) -> None:
+        where = (*(slice(None),) * axis, slice(start, start + step))
+        first = a if axis == out.ndim - 1 else a[where]
+        second = b if axis == out.ndim - 2 else b[where]
+        np.matmul(first, second, out=out[where])
+
+    run_all(piece, range(0, out.shape[axis], step), current().threads)
+    return out
+
+
+def multiplied_into(out: ArrayT, where: tuple[Any, ...], a: ArrayT, b: ArrayT, pieces: int) -> bool:
     """Writes a @ b, each matrix a run of memory, to `out[where]`; False, with nothing done, where that would copy."""
     if not isinstance(out, np.ndarray) or out.dtype != a.dtype or a.shape[-1] == 1:
         return False
@@ -249,7 +272,10 @@ def multiplied_into(out: ArrayT, where: tuple[Any, ...], a: ArrayT, b: ArrayT) -
         place = out[where].reshape((*a.shape[:-1], b.shape[-1]), copy=False)
     except ValueError:
         return False
-    np.matmul(cast(Any, a), cast(Any, b), out=place)
+    if pieces > 1:
+        _multiply(a, b, place, pieces)
+    else:
+        np.matmul(cast(Any, a), cast(Any, b), out=place)
     return True
 
 
@@ -382,7 +408,6 @@ def side_by_side(out: ArrayT, work: Callable[[ArrayT, S], ArrayT], items: Iterab
     if isinstance(out, np.ndarray) and threads:
         run_all(partial(work, out), items, threads)
         return out
-    with with_all_cores() if isinstance(out, np.ndarray) else nullcontext():
-        for item in items:
-            out = work(out, item)
+    for item in items:
+        out = work(out, item)
     return out

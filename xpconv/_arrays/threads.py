@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import lru_cache, partial
 from queue import SimpleQueue
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["alone", "run_all", "with_all_cores"]
+__all__ = ["alone", "run_all"]
 
 S = TypeVar("S")
 Offer: TypeAlias = Callable[[], object]
@@ -35,9 +35,13 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
     helping, closed = 0, False
     errors: list[BaseException] = []
 
-    def work_through() -> None:
+    def work_through(waiting: bool = False) -> None:
         with _one_own_blas_thread():
             while True:
+                if waiting and _limit.holders == 1:  # no other call is at work: helpers would only be in its way
+                    waiting = False
+                    with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
+                        _helpers.ask(offers)
                 with turn:  # one thread at a time makes the next item
                     item: Any = end if closed else next(queue, end)
                 if item is end:
@@ -64,9 +68,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
     offers: list[Offer] = [partial(copy_context().run, help_out) for _ in range(threads - 1)]
     with _limit:
         try:
-            with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
-                _helpers.ask(offers)
-            work_through()
+            work_through(waiting=True)
         finally:
             with turn:
                 closed = True
@@ -107,24 +109,6 @@ class _Helpers:
 
 
 _helpers = _Helpers()
-
-
-@contextmanager
-def with_all_cores() -> Iterator[None]:
-    """For large products one after another: BLAS has its own threads, but one only if other calls are at work."""
-    global _at_work
-    with _limit.lock:
-        others = _at_work or _limit.holders
-        _at_work += 1
-    try:
-        with alone() if others else nullcontext():
-            yield
-    finally:
-        with _limit.lock:
-            _at_work -= 1
-
-
-_at_work = 0
 
 
 @contextmanager
@@ -204,8 +188,7 @@ def _set(library: Any, threads: int) -> None:
 
 def _after_fork() -> None:
     """A forked child has none of its parent's threads: no helpers, and none that would restore BLAS."""
-    global _at_work, _helpers, _limit
-    _at_work = 0
+    global _helpers, _limit
     _helpers = _Helpers()
     if _limit.holders:
         _restore(_limit.before)

@@ -64,8 +64,7 @@ def options(
     ----------
     workers : int, optional
         How many threads NumPy's work is shared between; at first as many as the process has cores. Results do not
-        depend on it. Work that is small enough for one part is left to BLAS and its threads, and other libraries use
-        their own threads.
+        depend on it. Small work is done by one thread, and other libraries use their own threads.
     workspace : int, optional
         How many bytes all threads together may take beside the operands and the result; at first 64 MiB, and 1 MiB at
         least. Algorithms that need more are not chosen. Where all need more, an error says how much would do: the
