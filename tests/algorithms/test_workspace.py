@@ -167,3 +167,16 @@ def test_the_error_comes_before_any_work(monkeypatch, padding_mode):
         conv_backward(dy, x, w, **parameters)
     with options(**ALONE), pytest.raises(ValueError, match=r"^workspace must be"):
         conv_input_grad(dy, w, input_size=x.shape[2:], **parameters)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_kernel_of_one_tap_is_neither_gathered_nor_copied(rng, samples):
+    """A product of the input as it lies in memory, written straight to the result."""
+    x, w = draw(rng, (samples, 32, 80, 80), "float32"), draw(rng, (48, 32, 1, 1), "float32")
+    for _ in range(2):
+        tracemalloc.start()
+        y = conv(x, w)
+        peak = tracemalloc.get_traced_memory()[1] - y.nbytes
+        tracemalloc.stop()
+    assert peak < 2**16
+    np.testing.assert_allclose(y, np.einsum("oc,nchw->nohw", w[..., 0, 0], x), rtol=0, atol=1e-4)

@@ -14,9 +14,11 @@ import pytest
 import threadpoolctl
 
 from xpconv import conv, conv_backward, options
+from xpconv._arrays.doors import matmul, multiplied_into
 from xpconv._arrays.threads import _Helpers, run_all
 
 LAYER = ((4, 16, 60, 60), (24, 16, 3, 3))
+ONE_PART = ((1, 128, 16, 15), (96, 128, 3, 3))  # whose product is made in pieces
 
 
 # NumPy's, and what else there is by now: libraries that are loaded later, SciPy's say, are not for us to hold.
@@ -35,9 +37,10 @@ def two_blas_threads():
 
 @pytest.mark.parametrize("method", ["lowering", "winograd", "banded", "fft"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_results_do_not_depend_on_the_number_of_workers(rng, method, dtype):
-    x, w = (rng.standard_normal(shape).astype(dtype) for shape in LAYER)
-    dy = rng.standard_normal((4, 24, 60, 60)).astype(dtype)
+@pytest.mark.parametrize("layer", [LAYER, ONE_PART], ids=["several parts", "one part"])
+def test_results_do_not_depend_on_the_number_of_workers(rng, method, dtype, layer):
+    x, w = (rng.standard_normal(shape).astype(dtype) for shape in layer)
+    dy = rng.standard_normal((x.shape[0], w.shape[0], *x.shape[2:])).astype(dtype)
     expected = None
     for workers in (1, 2, 3, 7):
         with options(workers=workers, method=method):
@@ -45,6 +48,22 @@ def test_results_do_not_depend_on_the_number_of_workers(rng, method, dtype):
         expected = expected or results
         for result, first in zip(results, expected, strict=True):
             assert result.tobytes() == first.tobytes()
+
+
+@pytest.mark.parametrize("pieces", [2, 4])
+@pytest.mark.parametrize("shape", [(1, 40, 7, 9), (1, 3, 7, 50), (30, 5, 7, 6), (2, 3, 4, 5, 6, 1), (1, 1, 3, 1)])
+def test_a_product_in_pieces_is_the_product(rng, shape, pieces):
+    """Cut along whichever axis is longest: rows, columns or matrices."""
+    *batch, rows, terms, columns = shape
+    a, b = rng.standard_normal((*batch, rows, terms)), rng.standard_normal((*batch, terms, columns))
+    expected = np.einsum("...ij,...jk->...ik", a, b)
+    with options(workers=2):
+        np.testing.assert_allclose(matmul(a, b, pieces=pieces, xp=np), expected, rtol=0, atol=1e-13)
+        out = np.full((2, *expected.shape[1:]), np.nan) if len(batch) == 1 and batch[0] == 1 else None
+        if out is not None:
+            assert multiplied_into(out, (slice(1, 2),), a, b, pieces)
+            np.testing.assert_allclose(out[1:], expected, rtol=0, atol=1e-13)
+            assert np.isnan(out[0]).all()
 
 
 def test_blocks_run_at_the_same_time():
@@ -135,8 +154,9 @@ def test_helpers_compute_under_the_callers_error_state():
         run_all(work, range(2), 2)
 
 
-def test_callers_of_many_threads(rng):
-    x, w = (rng.standard_normal(shape).astype("float32") for shape in LAYER)
+@pytest.mark.parametrize("layer", [LAYER, ONE_PART], ids=["several parts", "one part"])
+def test_callers_of_many_threads(rng, layer):
+    x, w = (rng.standard_normal(shape).astype("float32") for shape in layer)
     expected = conv(x, w)
     with ThreadPoolExecutor(8) as pool:
         for y in pool.map(lambda _: conv(x, w), range(24)):
