@@ -169,10 +169,10 @@ def test_the_error_comes_before_any_work(monkeypatch, padding_mode):
         conv_input_grad(dy, w, input_size=x.shape[2:], **parameters)
 
 
-@pytest.mark.parametrize("samples", [1, 3])
-def test_a_kernel_of_one_tap_is_neither_gathered_nor_copied(rng, samples):
+@pytest.mark.parametrize(("samples", "size"), [(1, 80), (3, 80), (2, 40)])
+def test_a_kernel_of_one_tap_is_neither_gathered_nor_copied(rng, samples, size):
     """A product of the input as it lies in memory, written straight to the result."""
-    x, w = draw(rng, (samples, 32, 80, 80), "float32"), draw(rng, (48, 32, 1, 1), "float32")
+    x, w = draw(rng, (samples, 32, size, size), "float32"), draw(rng, (48, 32, 1, 1), "float32")
     for _ in range(2):
         tracemalloc.start()
         y = conv(x, w)
@@ -180,3 +180,15 @@ def test_a_kernel_of_one_tap_is_neither_gathered_nor_copied(rng, samples):
         tracemalloc.stop()
     assert peak < 2**16
     np.testing.assert_allclose(y, np.einsum("oc,nchw->nohw", w[..., 0, 0], x), rtol=0, atol=1e-4)
+
+
+def test_a_kernel_of_one_tap_beside_the_input(rng):
+    """As many outputs as inputs, but shifted by the padding."""
+    x, w = rng.standard_normal((1, 2, 5, 6)), rng.standard_normal((3, 2, 1, 1))
+    y = conv(x, w, padding=[(1, -1), (0, 0)])
+    expected = np.einsum("oc,nchw->nohw", w[..., 0, 0], np.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :5])
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-14)
+    dx = conv_input_grad(y, w, input_size=(5, 6), padding=[(1, -1), (0, 0)])
+    back = np.einsum("oc,nohw->nchw", w[..., 0, 0], y)
+    np.testing.assert_allclose(dx[:, :, :4], back[:, :, 1:], rtol=0, atol=1e-13)
+    assert not dx[:, :, 4:].any()
