@@ -111,7 +111,7 @@ def test_parts_of_the_input_gradient_may_overlap(backend, rng, case):
     """As they do with long kernels: parts of the output, the gradients of which are added up, and a bias once."""
     geometry, forward = planned(case, "y", "many parts", "float64")
     _, input_grad = planned(case, "x", "many parts", "float64")
-    parts = replace(input_grad.parts, steps=forward.parts.steps, by_input=False)
+    parts = replace(input_grad.parts, lengths=forward.parts.lengths, by_input=False)
     input_grad = replace(input_grad, parts=parts, largest=forward.largest, overlapping=True)
     dy, x, w = (draw(rng, shape, "float64") for shape in (geometry.y_shape, geometry.x_shape, geometry.w_shape))
     bias = draw(rng, x.shape[1:2], "float64")

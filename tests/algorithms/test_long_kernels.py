@@ -121,3 +121,14 @@ def test_a_weight_that_is_not_finite_stays_where_it_belongs(rng):
     places = np.arange(5_000) + 1_000 - 1_499
     reached[places[(places >= 0) & (places < 5_000)]] = True
     np.testing.assert_array_equal(np.isfinite(dx[0, 0]), ~reached)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.0])
+@pytest.mark.parametrize(("size", "stride"), [(1, 2), (2, 3)])
+def test_where_no_tap_meets_an_input_the_gradient_is_zero(value, size, stride):
+    """Whatever the weight is: all outputs read the padding."""
+    weight = np.full((1, 1, 1), value)
+    outputs = (size + 2 - 1) // stride + 1
+    dx = conv_input_grad(np.ones((1, 1, outputs)), weight, input_size=size, stride=stride, padding=1)
+    read = [i for i in range(size) if (i + 1) % stride == 0]
+    assert np.array_equal(np.flatnonzero(dx != 0), read)

@@ -148,6 +148,15 @@ def test_it_says_the_least_that_would_do(slot):
     assert error(least - 2**12) is not None
 
 
+def test_what_it_says_would_do_does():
+    """Also where most of it is for the weight, and parts grow with the workspace."""
+    x, w = np.ones((1, 1, 20_000)), np.ones((1, 1, 1000))
+    with options(method="banded", workspace=MIB), pytest.raises(ValueError, match="by method 'banded'") as error:
+        conv(x, w)
+    with options(method="banded", workspace=int(str(error.value).split()[5])):
+        assert np.all(np.abs(conv(x, w) - 1000) < 1e-9)
+
+
 def test_what_one_window_spans_must_fit():
     x, w = np.ones((1, 1, 400, 400)), np.ones((1, 1, 399, 399))
     with options(workspace=MIB), pytest.raises(ValueError, match=r"^workspace must be at least \d+ .*: got 1048576$"):

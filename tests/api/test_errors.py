@@ -493,3 +493,23 @@ def test_what_is_refused_once_is_refused_again():
             for _ in range(2):
                 with pytest.raises(TypeError, match=f"^{name} must be "):
                     conv(X, W, **{name: value})
+
+
+class Traced:
+    """An integer that has no value yet, as JAX's in a trace: its error is made of the array, not of a sentence."""
+
+    class NoValue(TypeError):
+        def __init__(self, array):
+            super().__init__(array.text)
+
+    text = "no value"
+
+    def __index__(self):
+        raise self.NoValue(self)
+
+
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation", "groups", "input_dilation", "channel_axis"])
+def test_an_integer_without_a_value_gets_the_same_sentence(name):
+    x = np.ones((1, 1, 5))
+    with pytest.raises(TypeError, match=f"^{name} must be "):
+        conv(x, x, **{name: Traced()})

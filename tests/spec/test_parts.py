@@ -30,10 +30,10 @@ def size(geometry):
 def test_parts_cover_the_whole_once(geometry, rounds, by_input, limit):
     positions = range(POSITIONS, POSITIONS + len(geometry.axes))
     order = (GROUPS, SAMPLES, *positions, INPUTS, OUTPUTS)
-    steps = cut(geometry, Budget(size, limit), order, by_input=by_input)
-    parts = Parts(geometry, steps, by_input, rounds)
-    most = size(largest(geometry, steps, by_input))
-    smallest = size(largest(geometry, (1,) * len(steps), by_input))
+    lengths = cut(geometry, Budget(size, limit), order, by_input=by_input)
+    parts = Parts(geometry, lengths, by_input, rounds)
+    most = size(largest(geometry, lengths, by_input))
+    smallest = size(largest(geometry, (1,) * len(lengths), by_input))
     assert most <= limit or most <= smallest * 5 / 4 or 0 in geometry.x_shape
     seen, cells_of_w = set(), []
     for i in range(parts.count):
@@ -60,17 +60,17 @@ def test_parts_cover_the_whole_once(geometry, rounds, by_input, limit):
 def test_cut_is_as_little_as_will_do_and_even():
     geometry = Geometry(10, 1, 1, 1, (Axis(12, 1, 1, 1, 0, 0),))
 
-    def steps(limit, unit=1):
+    def lengths(limit, unit=1):
         budget = Budget(lambda part: part.samples * part.positions, limit)
         return cut(geometry, budget, (SAMPLES, POSITIONS), units=(unit,))
 
-    assert steps(120) == (1, 1, 1, 10, 12)
-    assert steps(119) == (1, 1, 1, 5, 12)
-    assert steps(50) == (1, 1, 1, 4, 12)
-    assert steps(11) == (1, 1, 1, 1, 6)
-    assert steps(9, unit=4) == (1, 1, 1, 1, 8)
-    assert steps(7, unit=4) == (1, 1, 1, 1, 4)
-    assert steps(3, unit=4) == (1, 1, 1, 1, 4)
+    assert lengths(120) == (1, 1, 1, 10, 12)
+    assert lengths(119) == (1, 1, 1, 5, 12)
+    assert lengths(50) == (1, 1, 1, 4, 12)
+    assert lengths(11) == (1, 1, 1, 1, 6)
+    assert lengths(9, unit=4) == (1, 1, 1, 1, 8)
+    assert lengths(7, unit=4) == (1, 1, 1, 1, 4)
+    assert lengths(3, unit=4) == (1, 1, 1, 1, 4)
 
 
 @pytest.mark.parametrize("by_input", [False, True])
@@ -87,14 +87,14 @@ def test_what_does_not_fit_is_not_cut_for_nothing():
     """One window takes 100 places, however few outputs a part has: cutting these makes parts no smaller."""
     geometry = Geometry(4, 1, 6, 1, (Axis(100, 100, 1, 1, 3, 3),))
 
-    def steps(limit, by_input):
+    def lengths(limit, by_input):
         order = (SAMPLES, POSITIONS, OUTPUTS)
         budget = Budget(lambda part: part.samples * 100 + part.outputs, limit)
         return cut(geometry, budget, order, by_input=by_input)
 
-    assert steps(450, by_input=False) == (1, 6, 1, 4, 7)
-    assert steps(10, by_input=False) == (1, 6, 1, 1, 7)
-    assert steps(10, by_input=True) == (1, 6, 1, 1, 100)
+    assert lengths(450, by_input=False) == (1, 6, 1, 4, 7)
+    assert lengths(10, by_input=False) == (1, 6, 1, 1, 7)
+    assert lengths(10, by_input=True) == (1, 6, 1, 1, 100)
 
 
 LONG = [
@@ -110,7 +110,7 @@ def test_no_part_reads_more_than_the_largest_and_none_more_than_there_is(by_inpu
         geometry = Geometry(1, 1, 1, 1, (axis,))
         for step in range(1, (axis.size if by_input else axis.out) + 1):
             parts = Parts(geometry, (1, 1, 1, 1, step), by_input, GROUPS)
-            most = largest(geometry, parts.steps, by_input)
+            most = largest(geometry, parts.lengths, by_input)
             assert most.out[0] <= axis.out
             for i in range(parts.count):
                 part = parts[i].geometry

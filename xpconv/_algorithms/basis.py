@@ -13,15 +13,15 @@ __all__ = ["Basis", "Footprint"]
 class Footprint(NamedTuple):
     """What a convolution takes in a basis: memory, and the product W @ X."""
 
-    x: int  # so many real numbers exist at most while X is made and unmade
+    x: int  # the most real numbers in memory while X is computed, or its adjoint
     w: int  # of W: 0 for a view of the weight
-    y: int  # while Y is made and unmade
+    y: int  # the most in memory while Y is computed, or its adjoint
     rows: int  # of W @ X at one group and point, as the next two
     terms: int
     columns: int
     products: int  # multiplications in all
     effort: float = 1.0  # how much more than copying it takes to bring a number into the basis
-    w_made: int = 0  # so many numbers more while W is made
+    w_made: int = 0  # more numbers in memory while W is computed
 
 
 class Basis(Protocol):
@@ -39,7 +39,7 @@ class Basis(Protocol):
         """The slots "y", "x", "w" in which NaN and infinities reach numbers that they do not reach in a direct sum."""
 
     def reshapes(self, slot: str, geometry: Geometry) -> bool:
-        """Whether the map of that slot and its adjoint only reshape, without moving a number."""
+        """Whether the map of that slot and its adjoint are views: no number is moved."""
 
     def footprint(self, geometry: Geometry) -> Footprint: ...
 

@@ -89,6 +89,8 @@ class Choice:
         names = ", ".join(dict.fromkeys(str(piece.plan.basis) for piece in self.pieces))
         if not self.rewritten:
             return names
+        if not self.pieces:
+            return "no tap meets an input"
         return (f"{self.phases} phases, " if self.phases > 1 else "") + f"taps turned around, by {names}"
 
 
@@ -107,8 +109,10 @@ def _cheapest(geometry: Geometry, slot: str, wanted: Wanted, limit: float) -> Ch
     """
     best, names = None, _algorithms(geometry, wanted)
     for some in (names[:1], names[1:]):  # lowering first: it is the best of small work
-        able = [name for name in some if _floor(name, geometry, slot, wanted) < limit]
-        bounds = [(_least(geometry, slot, one, wanted), one) for name in able for one in _BASES[name](geometry, wanted)]
+        able = [name for name in some if _part_price(name, geometry, slot, wanted) < limit]
+        bounds = [
+            (_lower_bound(geometry, slot, one, wanted), one) for name in able for one in _BASES[name](geometry, wanted)
+        ]
         for least, basis in sorted(bounds, key=itemgetter(0)):
             if least >= limit:
                 break
@@ -142,8 +146,9 @@ def _no_way(geometry: Geometry, slot: str, wanted: Wanted) -> ValueError:
             f"{_FOR[wanted.method]}"
         )
     least = wanted.workspace
-    while True:  # a plan takes more where it may
-        enough = min(way.bytes for way in _all(geometry, slot, wanted._replace(workspace=least)))
+    while True:  # with more workspace, parts may be larger
+        more = wanted._replace(workspace=least, block=wanted.block * least // wanted.workspace)
+        enough = min(way.bytes for way in _all(geometry, slot, more))
         if enough <= least:
             break
         least = enough
@@ -159,13 +164,13 @@ _FOR = {
 }
 
 
-def _floor(name: str, geometry: Geometry, slot: str, wanted: Wanted) -> float:
-    """What a part takes, whatever its size."""
+def _part_price(name: str, geometry: Geometry, slot: str, wanted: Wanted) -> float:
+    """Seconds that a part takes, whatever its size."""
     return 0.0 if _is_empty(geometry) else _prices(name, slot, wanted)[0]
 
 
-def _least(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> float:
-    """What one part takes that is the whole: several parts take no less, as no price is negative."""
+def _lower_bound(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> float:
+    """Seconds if the whole is one part: the least for any plan, as parts add up and no price is negative."""
     unread = slot == "x" and any(max(axis.lo, axis.hi) >= axis.extent for axis in geometry.axes)
     if unread or _is_empty(geometry):
         return 0.0  # parts of the input leave out windows that lie in the padding altogether

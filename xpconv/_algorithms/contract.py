@@ -25,7 +25,8 @@ from .._spec.memory import remember
 from .._spec.options import current
 from .choose import Choice, Wanted, choose, ways
 from .contractions import Target, accumulator, forward, input_grad, nothing_but, weight_grad
-from .plan import Copies
+from .lowering import Lowering
+from .plan import UNLIMITED, Copies, plan
 from .weight import Weight
 
 __all__ = ["Reading", "Task", "check", "contract", "ways_to_do"]
@@ -74,9 +75,9 @@ def _by_phases(
     geometry, dtype, compute = task.geometry, task.dtype, w.array.dtype
     # Zeros around dy, times a weight that is not finite, are NaN. Where reading it would wait for a device or break a
     # trace, `is_finite` returns True unchecked: `options` documents what such weights do there.
-    if is_floating(compute, xp=xp) and not is_finite(w.array, xp=xp):
-        plain = choice.plan.lowered(geometry, "x")
-        return input_grad(plain, dy, Weight(w.array), bias, dtype, xp=xp)
+    if choice.pieces and is_floating(compute, xp=xp) and not is_finite(w.array, xp=xp):
+        lowered = plan(geometry, "x", Lowering(), choice.plan.limits._replace(most_parts=UNLIMITED))
+        return input_grad(lowered, dy, Weight(w.array), bias, dtype, xp=xp)
     sums_dtype = dtype
     if compute != dtype and any(accumulator(piece.plan, w, dtype, xp=xp) != dtype for piece in choice.pieces):
         sums_dtype = accumulating(xp, dtype, compute)

@@ -75,7 +75,7 @@ class Lowering:
 
 @dataclass(frozen=True)
 class TapsFirst(Lowering):
-    """With k as (tap, channel), for a weight that lies in memory as HWIO or OHWI: it is a view then, too."""
+    """With k as (tap, channel), for a weight that lies in memory as HWIO or OHWI: so that W is a view."""
 
     def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         ndim = len(geometry.axes)

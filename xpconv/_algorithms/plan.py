@@ -24,8 +24,8 @@ BUFFERS = 2**17  # bytes that NumPy and Python take for a part themselves
 class Copies(NamedTuple):
     """What exists for a time beside the numbers in the basis."""
 
-    read: int = 0  # so many times what a part reads: with a border, conjugated, or in the dtype to compute in
-    weight: int = 0  # so many times the weight of a part: in another order
+    read: int = 0  # copies of what a part reads: with a border, conjugated, or in the dtype to compute in
+    weight: int = 0  # copies of a part's weight: in another order
 
 
 class Limits(NamedTuple):
@@ -53,17 +53,14 @@ class Plan:
     limits: Limits
 
     def threads(self, wanted: int) -> int:
-        """How many threads have work and workspace; 0 where parts come one by one, and BLAS decides about its threads.
+        """How many parts are made at a time; 0 where the calling thread makes them one by one.
 
-        In the product of a single part these cost more than they gain, and more again where other work runs on the
-        cores. In a tiny one BLAS uses none anyway.
+        It does so where threads share the pieces of each product, and for a tiny part: BLAS uses one thread anyway.
         """
-        if self.overlapping:
-            return 0
         room = (self.limits.workspace - self.shared_bytes) // max(self.part_bytes, 1)
         weight_grad = self.parts.reduced == GROUPS
         jobs = self.partial_sums * self.weight_cuts if weight_grad else self.parts.count
-        if jobs > 1:
+        if jobs > 1 and not self.overlapping:
             return max(min(wanted, room, jobs), 1)
         return int(not self.is_tiny and self.pieces == 1)
 
@@ -78,8 +75,8 @@ class Plan:
 
     @once
     def pieces(self) -> int:
-        """In how many pieces the product of a single part is made: in several, if it is large enough for threads."""
-        if self.parts.count > 1 or self.overlapping or self._products < LARGE:
+        """In how many pieces a product is made: several where parts come one by one, and it is worth the threads."""
+        if (self.parts.count > 1 and not self.overlapping) or self._products < LARGE:
             return 1
         return 2 if self._products < 8 * LARGE else 4
 
@@ -134,35 +131,35 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
         padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
         return item_bytes * (padded + footprint.x + footprint.y)
 
-    # Four parts for the threads, or two, or one; they overlap a little. Python takes longer than small parts gain, and
-    # none has fewer bytes than the weights, which the product of each part reads anew.
+    # Four parts for the threads, or two, or one; a quarter more, as they overlap a little. Small parts cost more in
+    # Python than they gain, and none has fewer bytes than the weights, which the product of each part reads anew.
     whole, weights, one = part_bytes(geometry), item_bytes * math.prod(geometry.w_shape), geometry.of_samples(1)
     least = max(4 * SMALL if basis.reshapes("x", one) else SMALL, weights)
-    shared = next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * least), whole)
-    limit = max(min(block, shared), whole // most)
-    # The product of a whole sample is written straight to its place.
+    fraction = next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * least), whole)
+    limit = max(min(block, fraction), whole // most)
+    # Of one sample, Y is a view, and the product is written straight to its place.
     apart = in_place and basis.reshapes("y", one) and part_bytes(one) >= max(2**18, weights)
 
     def parted(by_input: bool) -> Parts:
         room = workspace // 8 if slot == "w" else workspace // 4
-        steps = cut(geometry, Budget(weight_bytes, room), channels, by_input=by_input)
+        lengths = cut(geometry, Budget(weight_bytes, room), channels, by_input=by_input)
         if apart:
-            steps = (*steps[:SAMPLES], min(steps[SAMPLES], 1), *steps[POSITIONS:])
+            lengths = (*lengths[:SAMPLES], min(lengths[SAMPLES], 1), *lengths[POSITIONS:])
         inner = (SAMPLES, INPUTS, *positions) if by_input else (SAMPLES, *positions, INPUTS)
         units = () if by_input else basis.unit(geometry)
         order, budget = (GROUPS, *inner, OUTPUTS), Budget(part_bytes, limit)
-        steps = cut(geometry, budget, order, steps, units, by_input=by_input)
-        return Parts(geometry, steps, by_input, GROUPS if slot == "w" else channels[-1])
+        lengths = cut(geometry, budget, order, lengths, units, by_input=by_input)
+        return Parts(geometry, lengths, by_input, GROUPS if slot == "w" else channels[-1])
 
     by_input = slot == "x"
     parts = parted(by_input)
-    part = largest(geometry, parts.steps, by_input)
+    part = largest(geometry, parts.lengths, by_input)
     # Parts of the input have no element in common, but most windows of a long kernel read each part. Then parts of the
     # output are better, although the inputs that they read overlap.
     overlapping = by_input and (parts.repetition > 2 or part_bytes(part) > limit)
     if overlapping:
         parts = parted(by_input=False)
-        part = largest(geometry, parts.steps, by_input=False)
+        part = largest(geometry, parts.lengths, by_input=False)
     terms, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
     sums, own, making = 1, weight_bytes(part), item_bytes * basis.footprint(part).w_made
     if slot == "w":

@@ -15,7 +15,7 @@ from .plan import Plan
 
 __all__ = ["Weight"]
 
-MOST_PHASES = 32  # that something is remembered of: inputs of other sizes have others
+MOST_PHASES = 32  # whose W is remembered
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Weight(Generic[ArrayT]):
 
     array: ArrayT
     memory: dict[Any, Any] | None = None  # its transforms, valid as long as its values stay the same
-    reversed_taps: tuple[slice, ...] | None = None  # those to read, with outputs and inputs exchanged
+    reversed_taps: tuple[slice, ...] | None = None  # of a phase: read in reverse, outputs and inputs exchanged
 
     def changed(self, change: Callable[[ArrayT], ArrayT]) -> Weight[ArrayT]:
         """The weight with its array changed: flipped, conjugated, or in another dtype."""
@@ -36,7 +36,7 @@ class Weight(Generic[ArrayT]):
         return Weight(self.array[(slice(None), slice(None), *taps)])
 
     def suited(self, plan: Plan) -> Plan:
-        """The plan with the kind of lowering that reads the weight as it lies in memory."""
+        """The plan, if it is a lowering, with the one that reads the weight as it lies in memory."""
         if isinstance(plan.basis, Lowering) and self.reversed_taps is None and taps_outermost(self.array):
             return replace(plan, basis=TapsFirst())
         return plan
@@ -55,7 +55,7 @@ class Weight(Generic[ArrayT]):
         return xp.reshape(w, part.geometry.w_shape)
 
     def in_basis(self, part: Part, plan: Plan, *, xp: Namespace) -> Any:
-        """W of a part; of a phase, or of all taps, the one that was made last is remembered."""
+        """W of a part. The last one is remembered, for each phase."""
         memory = self.memory
         if memory is None:
             return self._made(part, plan, xp=xp)

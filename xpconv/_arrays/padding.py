@@ -98,11 +98,11 @@ def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) 
 
 
 def fold_border(bordered: ArrayT, shape: tuple[int, ...], runs: Runs, *, xp: Namespace) -> ArrayT:
-    """(n, c, *padded) -> (n, c, *size): what stands at each place, added to the input of the place.
+    """(n, c, *padded) -> (n, c, *size): the gradient of each place, added to that of the input which it holds.
 
     The sums take the memory of `bordered` where each input has a place of its own.
     """
-    inner = [
+    inner = [  # of each axis with a border, the run that holds every input once
         next((run for run in axis if run.inputs == slice(0, size) and run.step == 1), None) if axis else None
         for axis, size in zip(runs, shape[2:], strict=True)
     ]

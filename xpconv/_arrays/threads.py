@@ -25,9 +25,9 @@ Offer: TypeAlias = Callable[[], object]
 
 
 def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:
-    """Do the work on every item. After an exception no further item is begun; the first exception is raised here."""
+    """Do the work on every item. After an exception no further item is begun, and it is raised here."""
     if threads == 1:
-        with alone():
+        with _calls, alone():
             for item in items:
                 work(item)
         return
@@ -38,7 +38,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
     def work_through(waiting: bool = False) -> None:
         with _one_own_blas_thread():
             while True:
-                if waiting and _limit.holders == 1:  # no other call is at work: helpers would only be in its way
+                if waiting and _calls.count == 1:  # helpers would only be in the way of other calls
                     waiting = False
                     with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
                         _helpers.ask(offers)
@@ -66,7 +66,7 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
 
     # numpy.errstate and our own options are context variables: helpers see the caller's.
     offers: list[Offer] = [partial(copy_context().run, help_out) for _ in range(threads - 1)]
-    with _limit:
+    with _calls, _limit:
         try:
             work_through(waiting=True)
         finally:
@@ -95,12 +95,14 @@ class _Helpers:
         self.queue: SimpleQueue[list[Offer]] = SimpleQueue()
 
     def ask(self, offers: list[Offer]) -> None:
-        with self.lock:
-            while self.count < len(offers):
-                threading.Thread(target=self._serve, name=f"xpconv-{self.count}", daemon=True).start()
-                self.count += 1
-        for _ in range(len(offers)):
-            self.queue.put(offers)
+        try:
+            with self.lock:
+                while self.count < len(offers):
+                    threading.Thread(target=self._serve, name=f"xpconv-{self.count}", daemon=True).start()
+                    self.count += 1
+        finally:  # where no more threads can be started, those that there are help
+            for _ in range(min(len(offers), self.count)):
+                self.queue.put(offers)
 
     def _serve(self) -> None:
         while True:
@@ -116,6 +118,25 @@ def alone() -> Iterator[None]:
     """For a call on one of several threads of a scheduler, such as dask's: BLAS starts no threads of its own."""
     with _limit, _one_own_blas_thread():
         yield
+
+
+class _Calls:
+    """How many calls are at work."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.count -= 1
+
+
+_calls = _Calls()
 
 
 class _Limit:
@@ -180,7 +201,7 @@ def _restore(held: list[tuple[Any, int]]) -> None:
 
 def _set(library: Any, threads: int) -> None:
     """Sets the number, and lets any other thread set it next: threadpoolctl would let only the first thread do so."""
-    release = getattr(library, "clear_controlling_thread", dict)
+    release = getattr(library, "clear_controlling_thread", dict)  # `dict` does nothing
     release(force=True)
     library.set_num_threads(threads)
     release(force=True)
@@ -188,8 +209,8 @@ def _set(library: Any, threads: int) -> None:
 
 def _after_fork() -> None:
     """A forked child has none of its parent's threads: no helpers, and none that would restore BLAS."""
-    global _helpers, _limit
-    _helpers = _Helpers()
+    global _calls, _helpers, _limit
+    _calls, _helpers = _Calls(), _Helpers()
     if _limit.holders:
         _restore(_limit.before)
     _limit = _Limit()

@@ -23,7 +23,7 @@ import dask.array as da
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from .._algorithms.contract import ways_to_do
+from .._algorithms.contract import check
 from .._algorithms.contractions import per_channel
 from .._arrays.devices import device, on_device_of
 from .._arrays.doors import add, can_check_finite, chunked_like, convert
@@ -72,7 +72,7 @@ def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any)
     chunks = problem.layout.inward(like, xp=xp).chunks if is_dask_array(like) else None
     slot, compute, task_xp = problem.slot, problem.compute_dtype(bias, xp=xp), library("x", a._meta)
     for _, task in problem.tasks if current().method != "auto" else ():
-        ways_to_do(task, a._meta, compute, xp=task_xp)  # a method that cannot do it says so before any work
+        check(task, a._meta, compute, xp=task_xp)  # a method that cannot do it says so before any work
     # To be rounded once, after the sum.
     wide = problem.dtype
     if is_floating(wide, xp=xp) and not problem.dtypes.mixed:

@@ -131,7 +131,7 @@ def _fill_w(problem: Problem, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT
 def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     """Real numbers with complex ones: computed from those real and imaginary parts that exist and are needed.
 
-    (ar + i ai) (br - i bi) = (ar br + ai bi) + i (ai br - ar bi), where it is the second that is conjugated
+    (ar + i ai) (br - i bi) = (ar br + ai bi) + i (ai br - ar bi), if the second operand is conjugated
     """
     (ar, ai), (br, bi) = real_parts(a, xp=xp), real_parts(b, xp=xp)
     real, dtype, conjugated = problem.of_real_parts(xp=xp), problem.dtype, problem.conjugated

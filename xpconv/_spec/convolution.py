@@ -32,7 +32,7 @@ _MODES: dict[str, Callable[[int, int], int]] = {
 
 
 class Run(NamedTuple):
-    """Neighbouring places on the padded axis, with neighbouring inputs in order or reversed, or with one repeated."""
+    """Adjacent places of the padded axis that hold adjacent inputs, in order or reversed, or all the same input."""
 
     places: slice  # on the padded axis
     inputs: slice
@@ -157,10 +157,6 @@ class Convolution:
         dilations = per_axis("input_dilation", parameters.input_dilation, len(kernel), 1)
         axes = _transposed_axes(out, kernel, parameters, dilations, (output_padding, output_size))
         return cls(samples, groups, outputs // groups, inputs, _rows(axes, dilations, parameters.padding_mode))
-
-    def over(self, rows: Sequence[Row]) -> Convolution:
-        """The same samples and channels over other axes."""
-        return Convolution(*self.counts, tuple(rows))
 
     @property
     def counts(self) -> tuple[int, int, int, int]:

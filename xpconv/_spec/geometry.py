@@ -42,7 +42,7 @@ class Axis(NamedTuple):
     dilation: int
     lo: int  # zeros before the input; negative crops
     hi: int  # zeros after it; negative crops
-    period: int = 0  # of an input that already has its circular border: after so many places it repeats itself
+    period: int = 0  # of an input with its circular border: places so far apart hold the same number; 0 without one
 
     @property
     def extent(self) -> int:
@@ -81,7 +81,8 @@ class Axis(NamedTuple):
         last = max(min((stop - 1 + self.lo) // self.stride + 1, self.out), first)
         lo = start + self.lo - self.stride * first
         hi = self.stride * (last - first - 1) + self.extent - lo - (stop - start)
-        return slice(first, last), self._replace(size=stop - start, lo=lo, hi=hi, period=0)
+        period = self.period if (start, stop) == (0, self.size) else 0
+        return slice(first, last), self._replace(size=stop - start, lo=lo, hi=hi, period=period)
 
     def backward(self) -> Axis:
         """The axis of dx as a convolution of dy: dy is dilated by the stride, and the taps are in reverse order."""
@@ -310,8 +311,13 @@ def integer(name: str, value: object, least: int, most: int | None = None) -> in
             raise ValueError
     except (TypeError, ValueError) as error:
         allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise type(error)(f"{name} must be an integer {allowed}: got {value!r}") from None
+        raise _kind(error)(f"{name} must be an integer {allowed}: got {value!r}") from None
     return number
+
+
+def _kind(error: Exception) -> type[Exception]:
+    """TypeError or ValueError: JAX's own errors are made of an array, not of a sentence."""
+    return TypeError if isinstance(error, TypeError) else ValueError
 
 
 def per_axis(name: str, value: object, ndim: int | None, least: int) -> tuple[int, ...]:
@@ -323,7 +329,7 @@ def per_axis(name: str, value: object, ndim: int | None, least: int) -> tuple[in
     except (TypeError, ValueError) as error:
         one = "" if ndim is None else f"an integer of at least {least}, or "
         several = f"a sequence of {'integers of at least ' + str(least) if ndim is None else ndim}"
-        raise type(error)(f"{name} must be {one}{several}, one per spatial axis: got {value!r}") from None
+        raise _kind(error)(f"{name} must be {one}{several}, one per spatial axis: got {value!r}") from None
     return values
 
 
@@ -389,7 +395,7 @@ def _padding(padding: Padding, axes: Sequence[Axis]) -> list[tuple[int, int]]:
             raise ValueError
     except (TypeError, ValueError) as error:
         names = ", ".join(map(repr, _NAMED_PADDINGS))
-        raise type(error)(
+        raise _kind(error)(
             f"padding must be {names}, an integer, or {len(axes)} integers or (lo, hi) pairs, "
             f"one per spatial axis: got {padding!r}"
         ) from None

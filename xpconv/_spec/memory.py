@@ -28,12 +28,14 @@ class once(Generic[T]):
         self.name = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> T:
+        if instance is None:
+            return self  # type: ignore[return-value]
         value = instance.__dict__[self.name] = self.make(instance)
         return value
 
 
 def derived(make: Callable[P, T]) -> Callable[P, T]:
-    """A function whose last argument is a geometry: this keeps what is made of it, as long as it lives itself."""
+    """Remembers what a function returns on its last argument, a geometry, as long as that lives."""
 
     @wraps(make)
     def kept(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -50,8 +52,8 @@ def derived(make: Callable[P, T]) -> Callable[P, T]:
 def remember(memory: dict[Hashable, T], key: Hashable, value: T, most: int, every: int = 1) -> T:
     """The value, kept under the key as the newest of at most so many; the oldest is forgotten.
 
-    If only every so many-th time the oldest is forgotten, and the newest else, then a cycle through a few more values
-    than there may be finds most of them. If always the oldest, it would find none.
+    With `every` above 1, mostly the newest is forgotten instead, and the oldest only one time in so many: then a cycle
+    through a few more values than are remembered still finds most of them.
 
     Other threads may do the same meanwhile: then one value more may stay, or one may be made again.
     """

@@ -33,7 +33,7 @@ Span = tuple[int, int]
 GROUPS, OUTPUTS, INPUTS, SAMPLES, POSITIONS = range(5)  # what can be cut; each further axis has the next number
 
 
-MOST_ALIKE = 32  # that the geometry is remembered of
+MOST_ALIKE = 32  # geometries of parts that are remembered
 
 
 class Part(NamedTuple):
@@ -53,14 +53,14 @@ class Parts:
     """The parts of a convolution, made when they are asked for: there may be millions."""
 
     geometry: Geometry
-    steps: tuple[int, ...]  # groups, outputs, inputs, samples, *positions
+    lengths: tuple[int, ...]  # groups, outputs, inputs, samples, *positions
     by_input: bool  # whether the positions that are cut are those of the input, not of the output
-    reduced: int  # which of the steps goes through what is summed (reduction): the outermost
+    reduced: int  # which of them goes through what is summed (reduction): the outermost
 
     @once
     def counts(self) -> tuple[int, ...]:
-        lengths = _lengths(self.geometry, self.by_input)
-        counts = [-(-length // step) for length, step in zip(lengths, self.steps, strict=True)]
+        totals = _totals(self.geometry, self.by_input)
+        counts = [-(-length // step) for length, step in zip(totals, self.lengths, strict=True)]
         return (*(max(count, 1) for count in counts[:SAMPLES]), *counts[SAMPLES:])  # no channels: one empty sum
 
     @property
@@ -68,14 +68,14 @@ class Parts:
         """How often an output is read on average: parts of the input share windows. 1 where the output is cut."""
         if not self.by_input:
             return 1.0
-        part = largest(self.geometry, self.steps, True)
+        part = largest(self.geometry, self.lengths, True)
         across = zip(part.out, self.counts[POSITIONS:], self.geometry.out, strict=True)
         return math.prod(windows * count / max(out, 1) for windows, count, out in across)
 
     @once
     def order(self) -> tuple[int, ...]:
         """The outermost first; parts of the same weights follow one another."""
-        return (self.reduced, *(i for i in range(len(self.steps)) if i != self.reduced))
+        return (self.reduced, *(i for i in range(len(self.lengths)) if i != self.reduced))
 
     @once
     def count(self) -> int:
@@ -97,10 +97,10 @@ class Parts:
     def _made(self, index: int) -> Part:
         counts = self.counts
         spans: list[Span] = [(0, 0)] * len(counts)
-        lengths = _lengths(self.geometry, self.by_input)
+        totals = _totals(self.geometry, self.by_input)
         for i in reversed(self.order):
             index, at = divmod(index, counts[i])
-            spans[i] = self.steps[i] * at, min(self.steps[i] * (at + 1), lengths[i])
+            spans[i] = self.lengths[i] * at, min(self.lengths[i] * (at + 1), totals[i])
         part, alike = _part(self.geometry, self.by_input, *spans), self._alike
         known = alike.get(part.geometry) or remember(alike, part.geometry, part.geometry, MOST_ALIKE)
         return part._replace(geometry=known)
@@ -117,48 +117,48 @@ def cut(
     geometry: Geometry,
     budget: Budget,
     order: Sequence[int],
-    steps: Sequence[int] | None = None,
+    lengths: Sequence[int] | None = None,
     units: Sequence[int] = (),
     *,
     by_input: bool = False,
 ) -> tuple[int, ...]:
-    """The steps of parts whose size is within the limit: the first of `order` is cut first, each only as far as needed.
+    """The lengths of parts whose size is within the limit: the first of `order` is cut first, each as far as needed.
 
     Positions are cut at multiples of `units`. Where even the smallest part is larger than the limit, parts may be a
     quarter larger than the smallest: cutting further would make many more parts and save little.
     """
-    (size, limit), lengths = budget, _lengths(geometry, by_input)
-    steps = list(steps or lengths)
-    if 0 in lengths:
-        return tuple([max(step, 1) for step in steps])
+    (size, limit), totals = budget, _totals(geometry, by_input)
+    lengths = list(lengths or totals)
+    if 0 in totals:
+        return tuple([max(step, 1) for step in lengths])
 
     def takes() -> int:
-        return size(largest(geometry, steps, by_input))
+        return size(largest(geometry, lengths, by_input))
 
     if takes() > limit:
         least = [1, 1, 1, 1, *(units or (1,) * len(geometry.axes))]
-        smallest = [min(least[i], step) if i in order else step for i, step in enumerate(steps)]
+        smallest = [min(least[i], step) if i in order else step for i, step in enumerate(lengths)]
         limit = max(limit, size(largest(geometry, smallest, by_input)) * 5 // 4)
-        _shorten(steps, least, [i for i in order if steps[i] > least[i]], takes, limit, lengths)
+        _shorten(lengths, least, [i for i in order if lengths[i] > least[i]], takes, limit, totals)
         for i in order:
-            count = -(-lengths[i] // steps[i])
-            steps[i] = min(least[i] * -(-lengths[i] // (least[i] * count)), steps[i])
-    return tuple(steps)
+            count = -(-totals[i] // lengths[i])
+            lengths[i] = min(least[i] * -(-totals[i] // (least[i] * count)), lengths[i])
+    return tuple(lengths)
 
 
 def _shorten(
-    steps: list[int],
+    lengths: list[int],
     least: Sequence[int],
     order: Sequence[int],
     takes: Callable[[], int],
     limit: int,
-    lengths: Sequence[int],
+    totals: Sequence[int],
 ) -> None:
-    """Shorten the steps until the limit is kept: `takes` says what they take."""
-    given = list(steps)
+    """Shorten the lengths until the limit is kept: `takes` says what they take."""
+    given = list(lengths)
 
     def taken(i: int, units: int) -> int:
-        steps[i] = min(least[i] * units, given[i])
+        lengths[i] = min(least[i] * units, given[i])
         return takes()
 
     def fit(i: int) -> bool:
@@ -166,7 +166,7 @@ def _shorten(
         lo, hi = 1, -(-given[i] // least[i])
         above, below = taken(i, hi), taken(i, lo)
         if above <= limit or below > limit:
-            steps[i] = given[i] if above <= limit else steps[i]
+            lengths[i] = given[i] if above <= limit else lengths[i]
             return above <= limit
         # `lo` fits, `hi` does not. Bytes grow about evenly, so a few guesses find the boundary; halving always does.
         for guesses in range(hi):
@@ -176,24 +176,24 @@ def _shorten(
             middle = min(max(guess, lo + 1), hi - 1)
             between = taken(i, middle)
             lo, below, hi, above = (middle, between, hi, above) if between <= limit else (lo, below, middle, between)
-        steps[i] = min(least[i] * lo, given[i])
+        lengths[i] = min(least[i] * lo, given[i])
         return True
 
     done = next((n for n, i in enumerate(order) if fit(i)), len(order) - 1)
     for i in order[:done]:  # these were cut to the shortest before a later one was cut; they may be longer now
         # Several groups with only some of their channels would not be one run of channels.
-        if i != GROUPS or (steps[OUTPUTS], steps[INPUTS]) == (lengths[OUTPUTS], lengths[INPUTS]):
+        if i != GROUPS or (lengths[OUTPUTS], lengths[INPUTS]) == (totals[OUTPUTS], totals[INPUTS]):
             fit(i)
 
 
-def _lengths(geometry: Geometry, by_input: bool) -> tuple[int, ...]:
+def _totals(geometry: Geometry, by_input: bool) -> tuple[int, ...]:
     positions = geometry.size if by_input else geometry.out
     return (geometry.groups, geometry.outputs, geometry.inputs, geometry.samples, *positions)
 
 
-def largest(whole: Geometry, steps: Sequence[int], by_input: bool) -> Geometry:
+def largest(whole: Geometry, lengths: Sequence[int], by_input: bool) -> Geometry:
     """The geometry of a part from the middle: no other part reads more inputs, or is read by more outputs."""
-    groups, outputs, inputs, samples, *positions = steps
+    groups, outputs, inputs, samples, *positions = lengths
     axes = tuple([_middle(axis, step, by_input) for axis, step in zip(whole.axes, positions, strict=True)])
     part = Geometry(samples, groups, outputs, inputs, axes)
     return whole if part == whole else part  # which knows its own sizes already
