@@ -1,7 +1,7 @@
 """Chooses the algorithm for a convolution, by a model of what each algorithm costs; no arrays here.
 
 The time of a contraction is about a sum of counts (parts, products, numbers), each times a price. The prices,
-`COSTS`, are fitted to measurements by `tests/bench/fit.py`.
+`COSTS`, are fitted to measurements by `nox -s fit`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ Nothing here is conjugated: to get the Hermitian gradients of complex numbers, t
 of x. The weight and the bias have the dtype to compute in; dy and x may be an `Operand`, which converts what is read.
 
 T is also the sum of its parts. A part is small enough for all of its columns X to exist at once; those of the whole
-never do. Parts of a result have no element in common, so several can be computed at the same time, and the result does
-not depend on how many.
+never do. Parts of a result that have no element in common can be computed at the same time, and the result does not
+depend on how many; parts that share elements are added one after the other.
 """
 
 from __future__ import annotations

@@ -140,5 +140,6 @@ def _check_bias(name: str, bias: ArrayT, problem: Problem) -> None:
 
 
 def _check_needs(what: str, needs: object) -> None:
+    # A tuple is a Sequence, too, but that takes longer to find out.
     if not isinstance(needs, tuple | Sequence) or [type(need) for need in needs] != [bool] * 3:
         raise TypeError(f"needs must be three bools, for {what}: got {needs!r}")

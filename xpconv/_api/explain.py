@@ -37,7 +37,7 @@ class Contraction(NamedTuple):
     part_bytes : int
         The most bytes that one part takes.
     threads : int
-        How many of them are made at the same time.
+        How many of them are made at the same time. Of a large single part, threads share the product.
     flops : int
         Two for each multiplication of the matrix products that are made.
     workspace : int

@@ -8,16 +8,9 @@ from typing import Any, cast
 
 import array_api_compat
 import numpy as np
-from array_api_compat import (
-    is_cupy_array,
-)
+from array_api_compat import is_cupy_array
 
-__all__ = [
-    "device",
-    "device_number",
-    "moved",
-    "on_device_of",
-]
+__all__ = ["device", "device_number", "moved", "on_device_of"]
 
 
 def device(x: Any) -> Any:

@@ -1,6 +1,6 @@
 """Which library arrays come from, and what dtypes it has.
 
-`agree` finds the namespace of a call's arrays. The files of this folder are the only importers of array-api-compat and
+`agree` finds the namespace of a call's arrays. Of the five folders, this one alone imports array-api-compat and
 -extra.
 """
 

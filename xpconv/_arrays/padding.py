@@ -56,10 +56,6 @@ class Operand(Generic[ArrayT]):
     xp: Namespace
 
     @property
-    def ndim(self) -> int:
-        return self.array.ndim
-
-    @property
     def device(self) -> Any:
         return device(self.array)
 

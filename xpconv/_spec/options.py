@@ -76,12 +76,12 @@ def options(
         input), and real numbers with complex ones. In a trace of JAX, parts are few, whatever the workspace. Results
         depend on the workspace in the last digits, as they do on the batch size, because the sums are cut differently.
     method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
-        The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. All but
-        ``"lowering"`` may spread NaN and infinities to outputs that do not read them. On a CPU such results are found
-        and computed again. On a GPU, and in JAX, reading a result to find them would wait for the device or break a
-        trace, so ``"auto"`` is ``"lowering"`` there. One thing remains there with every method: in the input's
-        gradient, and so in a transposed convolution, a weight that is NaN or infinite makes NaN also of elements near
-        the border which that weight does not reach.
+        The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. ``"lowering"``
+        is of windows or of whole rows (``Flat``). All but it may spread NaN and infinities to outputs that do not read
+        them. On a CPU such results are found and computed again. On a GPU, and in JAX, reading a result to find them
+        would wait for the device or break a trace, so ``"auto"`` is ``"lowering"`` there. One thing remains there with
+        every method: in the input's gradient, and so in a transposed convolution, a weight that is NaN or infinite
+        makes NaN also of elements near the border which that weight does not reach.
     precision : {"auto", "highest"}, optional
         At first ``"auto"``: the largest error is within 2e-5 of the largest result in float32 and within 1e-13 in
         float64, for operands of zero mean. ``"highest"`` is within 2e-6 in float32, by fewer algorithms.
