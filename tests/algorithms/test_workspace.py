@@ -201,3 +201,11 @@ def test_a_kernel_of_one_tap_beside_the_input(rng):
     back = np.einsum("oc,nohw->nchw", w[..., 0, 0], y)
     np.testing.assert_allclose(dx[:, :, :4], back[:, :, 1:], rtol=0, atol=1e-13)
     assert not dx[:, :, 4:].any()
+
+
+@pytest.mark.parametrize("slot", "yxw")
+def test_kernels_like_the_image_go_by_fourier_in_the_usual_workspace(slot):
+    """A picture of 512x512, by itself, with all of its border: other ways take a thousand times as long."""
+    geometry = parse((1, 1, 512, 512), (1, 1, 512, 512), 1, "full", 1, 1)
+    wanted = Wanted(8, True, True, True, 2**26, 2**23, UNLIMITED, "auto", "auto")
+    assert "Fourier" in choose(geometry, slot, wanted).name

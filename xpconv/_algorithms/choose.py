@@ -242,7 +242,7 @@ def op_counts(planned: Plan) -> tuple[float, ...]:
 def _counts(basis: Basis, part: Geometry, count: int, cuts: int) -> tuple[float, ...]:
     if not count:
         return (0.0,) * 5
-    x, w, y, rows, terms, columns, multiplications, effort, _ = basis.footprint(part)
+    x, w, y, rows, terms, columns, multiplications, effort, *_ = basis.footprint(part)
     # BLAS is slow at few rows, columns or terms.
     products = multiplications * (1 + 12 / max(rows, 1) + 12 / max(columns, 1) + 12 / max(terms, 1))
     return (count, count * products, count * x * effort, count * y * effort, cuts * w)

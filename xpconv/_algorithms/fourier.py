@@ -35,14 +35,25 @@ class Fourier(Transformed):
     def footprint(self, geometry: Geometry) -> Footprint:
         frequencies = math.prod(self.length[:-1]) * (self.length[-1] // 2 + 1)  # half tell the whole
         columns = geometry.samples
+        padded = 1
         for axis, length in zip(geometry.axes, self.length, strict=True):
             outputs, tile = _outputs(axis, length)
             columns *= -(-outputs // tile)
+            padded *= length if outputs == tile else axis.padded
         x, y = geometry.groups * geometry.inputs, geometry.groups * geometry.outputs
-        half = 6 * frequencies  # three of each at a time; a complex number is two real ones
-        numbers = half * columns * x, half * y * geometry.inputs, half * columns * y
+        complexes = 2 * frequencies  # in real numbers
+        numbers = 3 * complexes * columns * x // 2, complexes * y * geometry.inputs, 3 * complexes * columns * y // 2
         products, effort = 4 * frequencies * y * geometry.inputs * columns, 1 + math.log2(math.prod(self.length))
-        return Footprint(*numbers, geometry.outputs, geometry.inputs, columns, products, effort)
+        return Footprint(
+            *numbers,
+            geometry.outputs,
+            geometry.inputs,
+            columns,
+            products,
+            effort,
+            w_made=complexes * y * geometry.inputs,
+            padded=padded,
+        )
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:
         tiles = zip(geometry.axes, self.length, strict=True)

@@ -128,7 +128,8 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
 
     def part_bytes(part: Geometry) -> int:
         footprint = basis.footprint(part)
-        padded = part.samples * part.groups * part.inputs * math.prod(part.padded)
+        places = math.prod(part.padded) if footprint.padded is None else footprint.padded
+        padded = part.samples * part.groups * part.inputs * places
         return item_bytes * (padded + footprint.x + footprint.y)
 
     # Four parts for the threads, or two, or one; a quarter more, as they overlap a little. Small parts cost more in
