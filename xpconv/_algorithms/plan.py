@@ -114,6 +114,11 @@ _CHANNELS = {
 }
 
 
+def _numbers_read(part: Geometry, slot: str) -> int:
+    """The numbers of x and of dy that a part reads."""
+    return (slot != "x") * math.prod(part.x_shape) + (slot != "y") * math.prod(part.y_shape)
+
+
 def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
     (item_bytes, workspace, block, most, in_place, copies), channels = limits, _CHANNELS[slot]
@@ -144,8 +149,7 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     def parted(by_input: bool) -> Parts:
         room = workspace // 8 if slot == "w" else workspace // 4
         lengths = cut(geometry, Budget(weight_bytes, room), channels, by_input=by_input)
-        if apart:
-            lengths = (*lengths[:SAMPLES], min(lengths[SAMPLES], 1), *lengths[POSITIONS:])
+        lengths = (*lengths[:SAMPLES], min(lengths[SAMPLES], 1), *lengths[POSITIONS:]) if apart else lengths
         inner = (SAMPLES, INPUTS, *positions) if by_input else (SAMPLES, *positions, INPUTS)
         units = () if by_input else basis.unit(geometry)
         order, budget = (GROUPS, *inner, OUTPUTS), Budget(part_bytes, limit)
@@ -174,7 +178,5 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     made = part_bytes(part) + BUFFERS
     if slot == "x":  # windows are folded axis by axis, with sums of each
         made += part_bytes(part) // 2
-    if copies.read:
-        read = [math.prod(shape) for name, shape in (("x", part.x_shape), ("y", part.y_shape)) if name != slot]
-        made += item_bytes * copies.read * sum(read)
+    made += item_bytes * copies.read * _numbers_read(part, slot)
     return Plan(basis, parts, part, overlapping, sums, made + own, shared, limits)

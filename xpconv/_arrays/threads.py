@@ -26,11 +26,15 @@ Offer: TypeAlias = Callable[[], object]
 
 def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:
     """Do the work on every item. After an exception no further item is begun, and it is raised here."""
-    if threads == 1:
-        with _calls, alone():
-            for item in items:
-                work(item)
+    if threads > 1:
+        _run_together(work, items, threads)
         return
+    with _calls, alone():
+        for item in items:
+            work(item)
+
+
+def _run_together(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:
     queue, end, turn = iter(items), object(), threading.Condition()
     helping, closed = 0, False
     errors: list[BaseException] = []
