@@ -23,7 +23,6 @@ import dask.array as da
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from .._algorithms.contract import check
 from .._algorithms.contractions import per_channel
 from .._arrays.devices import device, on_device_of
 from .._arrays.doors import add, can_check_finite, chunked_like, convert
@@ -70,13 +69,13 @@ def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any)
     """What fills the slot, lazily; y and dx in the chunks of `like`, or in those that follow from an operand's."""
     a, b = arranged(problem, as_chunks(a), as_chunks(b), xp=xp)
     chunks = problem.layout.inward(like, xp=xp).chunks if is_dask_array(like) else None
-    slot, compute, task_xp = problem.slot, problem.compute_dtype(bias, xp=xp), library("x", a._meta)
-    for _, task in problem.tasks if current().method != "auto" else ():
-        check(task, a._meta, compute, xp=task_xp)  # a method that cannot do it says so before any work
+    slot = problem.slot
+    if current().method != "auto":
+        problem.check_options(a._meta, bias, xp=library("x", a._meta))
     # To be rounded once, after the sum.
     wide = problem.dtype
     if is_floating(wide, xp=xp) and not problem.dtypes.mixed:
-        wide = compute
+        wide = problem.compute_dtype(bias, xp=xp)
     shape = problem.convolution.shape(slot)
     if 0 in (a.size, b.size, *shape):
         out = da.zeros(shape, dtype=wide, chunks=chunks or -1, meta=_meta(a, len(shape), wide))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._algorithms.choose import Choice
-from .._algorithms.contract import check, ways_to_do
+from .._algorithms.contract import ways_to_do
 from .._algorithms.weight import Weight
 from .._arrays.namespace import is_dask_array, is_dask_namespace, is_torch_array, is_torch_namespace
 from .._arrays.typing import ArrayT, Namespace
@@ -60,15 +60,10 @@ def ways_of(problem: Problem, like: ArrayT, *, xp: Namespace) -> list[list[Choic
 
 
 def check_options(problems: Sequence[Problem], like: ArrayT, *, xp: Namespace) -> None:
-    """Raise the error of a method or workspace that cannot do one of these problems before any work.
-
-    dask has a check of its own.
-    """
+    """Check all problems of a call before the first is solved. A problem over dask's chunks is checked by itself."""
     if not is_dask_namespace(xp):
         for problem in problems:
-            real = problem.of_real_parts(xp=xp) if problem.dtypes.mixed else problem
-            for _, task in real.tasks:
-                check(task, like, real.compute_dtype(xp=xp), xp=xp)
+            problem.check_options(like, xp=xp)
 
 
 def linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:

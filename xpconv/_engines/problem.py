@@ -6,11 +6,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
-from .._algorithms.contract import Reading, Task
+from .._algorithms.contract import Reading, Task, check
 from .._arrays.dtypes import DTypes, exact, real_dtype, result_dtype
 from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, missing_dtypes
-from .._arrays.typing import Namespace
+from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Convolution, Step
 from .._spec.geometry import PerAxis, check_shape, per_axis
 from .._spec.memory import once, remember
@@ -155,6 +155,12 @@ class Problem:
             return compute
         first, second = {"y": (x, w), "x": (y, w), "w": (y, x)}[self.result]
         return exact(xp, self.convolution.terms(self.slot), first, second, None if bias is None else bias.dtype)
+
+    def check_options(self, like: ArrayT, bias: Any = None, *, xp: Namespace) -> None:
+        """Raise the error of a method or workspace with which arrays like one cannot be computed, before any work."""
+        real = self.of_real_parts(xp=xp) if self.dtypes.mixed else self
+        for _, task in real.tasks:
+            check(task, like, real.compute_dtype(bias, xp=xp), xp=xp)
 
     def of_real_parts(self, *, xp: Namespace) -> Problem:
         """The same problem for real or imaginary parts of complex numbers: T is linear in each operand."""
