@@ -111,7 +111,9 @@ def _kernel(name: str, rank: int, channels: int, wide: bool, types: tuple[str, .
 def kernel_source(rank: int, channels: int, wide: bool, types: tuple[str, ...]) -> str:
     """The source of both kernels for so many axes, for channels computed together, and for the types of x, w and y."""
     constants = {"RANK": rank, "CHANNELS": channels, "SAMPLES": SAMPLES, "TAPS": TAPS}
-    constants |= {"Index": "long long" if wide else "int"} | dict(zip(("Input", "Number", "Output"), types, strict=True))
+    constants |= {"Index": "long long" if wide else "int"} | dict(
+        zip(("Input", "Number", "Output"), types, strict=True)
+    )
     named = {field: [f"{field}{axis}" for axis in range(rank)] for field in FIELDS}
     parameters = {field: ", ".join(f"const Index {name}" for name in names) for field, names in named.items()}
     lists = {field: f"{{{', '.join(names)}}}" for field, names in named.items()}
@@ -129,7 +131,7 @@ def _rank(geometry: Geometry) -> int:
 
 def _channels(geometry: Geometry) -> int:
     """How many output channels of a group a thread computes: a power of two, so that fewer kernels are compiled."""
-    return CHANNELS if geometry.outputs > 2 else geometry.outputs
+    return CHANNELS if geometry.outputs > 2 else max(geometry.outputs, 1)
 
 
 def _channel_blocks(geometry: Geometry) -> int:
