@@ -73,7 +73,7 @@ def launch(code, name, grid, block, arguments):
     """Run the kernel of that name: NumPy's arrays in C order stand for pointers, its scalars for themselves."""
     shape = (*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
     assert all(0 < n < most for n, most in zip(shape[:3], (2**31, 2**16, 2**16), strict=True)), f"a grid of {grid}"
-    assert min(block) > 0 and np.prod(block) <= 1024, f"a block of {block}"
+    assert 0 < np.prod(block) <= 1024, f"a block of {block}"
     guarded = {i: _guarded(one) for i, one in enumerate(arguments) if isinstance(one, np.ndarray)}
     values = [
         np.asarray(guarded[i].ctypes.data + MARGIN, np.uintp) if i in guarded else np.asarray(one)

@@ -278,7 +278,7 @@ def test_launches_that_a_gpu_may_not_survive(call, message):
 
 def test_kernels_that_do_not_compile(monkeypatch):
     x = array(6, dtype="float32")
-    with pytest.raises(RuntimeError, match="(?s)does not compile.*thrice"):
+    with pytest.raises(RuntimeError, match=r"(?s)does not compile.*thrice"):
         scale(x, np.int32(0), x, code=SOURCE.replace("= twice", "= thrice"))
     with pytest.raises(AttributeError, match="launch_halve"):
         cp.RawKernel(SOURCE, "halve")((1,), (1,), ())

@@ -56,7 +56,7 @@ struct BFloat16 {  // the upper half of a float
 };
 
 template <class Real>
-struct Complex {
+struct alignas(2 * sizeof(Real)) Complex {  // both parts are read at once
   Real re, im;
   Complex() = default;
   __device__ Complex(Real re, Real im = 0) : re(re), im(im) {}

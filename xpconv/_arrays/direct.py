@@ -37,7 +37,7 @@ TYPES = {
     "complex64": "Complex<float>",
     "complex128": "Complex<double>",
 }
-FIELDS = ("step", "size", "kernel", "stride", "dilation", "lo", "out")  # `step` is that of y
+FIELDS = ("size", "kernel", "stride", "dilation", "lo", "out")  # what a kernel knows of each axis
 
 
 def has_kernels(x: Any) -> bool:
@@ -109,19 +109,28 @@ def _kernel(name: str, rank: int, channels: int, wide: bool, types: tuple[str, .
 
 
 def kernel_source(rank: int, channels: int, wide: bool, types: tuple[str, ...]) -> str:
-    """The source of both kernels for so many axes, for channels computed together, and for the types of x, w and y."""
-    constants = {"RANK": rank, "CHANNELS": channels, "SAMPLES": SAMPLES, "TAPS": TAPS}
-    constants |= {"Index": "long long" if wide else "int"} | dict(
-        zip(("Input", "Number", "Output"), types, strict=True)
-    )
-    named = {field: [f"{field}{axis}" for axis in range(rank)] for field in FIELDS}
-    parameters = {field: ", ".join(f"const Index {name}" for name in names) for field, names in named.items()}
-    lists = {field: f"{{{', '.join(names)}}}" for field, names in named.items()}
+    """The source of both kernels: for so many axes, for channels computed together, and for the types of x, w and y."""
+    names = {field: [f"{field}{axis}" for axis in range(rank)] for field in ("step", *FIELDS)}
+
+    def parameters(*fields: str) -> str:
+        return ", ".join(f"const Index {name}" for field in fields for name in names[field])
+
+    def values(*fields: str) -> str:
+        return ", ".join(f"{{{', '.join(names[field])}}}" for field in fields)
+
+    written = {
+        "Y_STEP_PARAMETERS": parameters("step"),
+        "Y_STEP_VALUES": values("step"),
+        "AXIS_PARAMETERS": parameters(*FIELDS),
+        "AXIS_VALUES": values(*FIELDS),
+    }
+    sizes = {"RANK": rank, "SAMPLES": SAMPLES, "CHANNELS": channels, "TAPS": TAPS}
+    named = dict(zip(("Input", "Number", "Output"), types, strict=True))
+    defined = {**sizes, "Index": "long long" if wide else "int", **named}
     source = resources.files(__package__).joinpath("direct.cu").read_text(encoding="utf-8")
-    source = source.replace("Y_STEP_PARAMETERS", parameters.pop("step")).replace("Y_STEP_VALUES", lists.pop("step"))
-    source = source.replace("AXIS_PARAMETERS", ", ".join(parameters.values()))
-    source = source.replace("AXIS_VALUES", ", ".join(lists.values()))
-    return "".join(f"#define {name} {value}\n" for name, value in constants.items()) + source
+    for mark, text in written.items():
+        source = source.replace(mark, text)
+    return "".join(f"#define {name} {value}\n" for name, value in defined.items()) + source
 
 
 def _rank(geometry: Geometry) -> int:
