@@ -169,7 +169,6 @@ extern "C" __global__ void direct_forward(const Input* __restrict__ x, const Num
   }
   const Index o_first = take(rest, how_many(outputs, CHANNELS)) * CHANNELS;
   const Index group = take(rest, groups), sample = rest * SAMPLES, channel = group * outputs + o_first;
-  if (sample >= samples) return;
 
   window.x_sample = groups * inputs * x_steps.all;
   for (int o = 0; o < CHANNELS; ++o)  // those after the last channel repeat it, and are not written
@@ -191,7 +190,7 @@ extern "C" __global__ void direct_forward(const Input* __restrict__ x, const Num
   };
   if (sample + SAMPLES <= samples) {
     write(Samples<SAMPLES>(), sample);
-  } else {
+  } else {  // the last few; threads beyond these have none
     for (Index n = sample; n < samples; ++n) write(Samples<1>(), n);
   }
 }
