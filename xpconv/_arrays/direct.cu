@@ -158,10 +158,8 @@ extern "C" __global__ void direct_forward(const Input* __restrict__ x, const Num
   for (int axis = RANK - 1; axis >= 0; --axis) {
     const Index place = take(rest, axes.out[axis]), dilation = axes.dilation[axis];
     const Index at = place * axes.stride[axis] - axes.lo[axis];  // where tap 0 is
-    const Index before = at < 0 ? how_many(-at, dilation) : 0;
-    const Index inside = at < axes.size[axis] ? how_many(axes.size[axis] - at, dilation) : 0;
-    window.first[axis] = before;
-    window.last[axis] = smaller(inside, axes.kernel[axis]);
+    window.first[axis] = at < 0 ? how_many(-at, dilation) : 0;
+    window.last[axis] = smaller(how_many(axes.size[axis] - at, dilation), axes.kernel[axis]);
     window.x_step[axis] = dilation * x_steps.along[axis];
     window.w_step[axis] = w_steps.along[axis];
     x_at += at * x_steps.along[axis];
