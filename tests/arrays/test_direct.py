@@ -308,4 +308,12 @@ def test_the_workspace_is_what_is_taken(cupy, rng, monkeypatch):
 
 
 def test_only_cupy_has_kernels(backend):
-    assert has_kernels(backend.array(np.ones(2))) == backend.name.startswith("cupy")
+    x = backend.array(np.ones(2))
+    assert has_kernels(x) == backend.name.startswith("cupy")
+
+
+def test_kernels_are_for_floats_and_complex_numbers(cupy):
+    floats, integers = cupy.array(np.ones(2)), cupy.array(np.ones(2, int))
+    assert has_kernels(floats, BFLOAT16, np.dtype("float16"), np.dtype("complex128"))
+    assert not has_kernels(floats, np.dtype("float32"), np.dtype("int8"))
+    assert not has_kernels(integers)

@@ -40,13 +40,16 @@ TYPES = {
 FIELDS = ("size", "kernel", "stride", "dilation", "lo", "out")  # what a kernel knows of each axis
 
 
-def has_kernels(x: Any) -> bool:
-    """Whether the library of x compiles kernels."""
-    return is_cupy_array(x)
+def has_kernels(x: Any, *dtypes: Any) -> bool:
+    """Whether the library of x compiles kernels, which have numbers of its dtype and these: floats and complex ones."""
+    return is_cupy_array(x) and all(str(dtype) in TYPES for dtype in (x.dtype, *dtypes))
 
 
 def direct_workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:
-    """How many bytes the partial sums of dw take, at so many a number; y takes none."""
+    """How many bytes the partial sums of dw take, at so many a number; y takes none.
+
+    An operand that is not in C order is copied into it, which takes its own size besides.
+    """
     return math.prod(geometry.w_shape) * math.prod(_slices(geometry)) * item_bytes if slot == "w" else 0
 
 
