@@ -21,7 +21,7 @@ from scipy.optimize import nnls
 
 from xpconv._algorithms import contractions, costs
 from xpconv._algorithms.choose import Wanted, bases, op_counts
-from xpconv._algorithms.plan import UNLIMITED, Limits, plan
+from xpconv._algorithms.plan import Limits, plan
 from xpconv._algorithms.weight import Weight
 from xpconv._spec.geometry import parse
 
@@ -49,18 +49,18 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None) -> list[Row]:
         for shape in (x_shape, layer.weight, geometry.y_shape)
     )
     size = np.dtype(dtype).itemsize
-    wanted = Wanted(size, True, True, True, WORKSPACE, BLOCK, UNLIMITED, "auto", "auto", in_place=True)
+    limits = Limits(size, WORKSPACE, BLOCK, in_place=True)
+    wanted = Wanted(limits, True, True, True, "auto", "auto")
     found: list[Row] = []
-    for basis in bases(geometry, wanted):
-        if only and basis.name != only:
-            continue
-        for slot in "yxw":
-            planned = plan(geometry, slot, basis, Limits(size, WORKSPACE, BLOCK, in_place=True))
+    target = contractions.Target(x.dtype)
+    for slot in "yxw":
+        for basis in bases(geometry, slot, wanted):
+            if only and basis.name != only:
+                continue
+            planned = plan(geometry, slot, basis, limits)
             calls = {
-                "y": lambda p=planned: contractions.forward(
-                    p, x, Weight(w), None, contractions.Target(np.empty(geometry.y_shape, x.dtype)), xp=np
-                ),
-                "x": lambda p=planned: contractions.input_grad(p, dy, Weight(w), None, x.dtype, xp=np),
+                "y": lambda p=planned: contractions.forward(p, x, Weight(w), None, target, xp=np),
+                "x": lambda p=planned: contractions.input_grad(p, dy, Weight(w), None, target, xp=np),
                 "w": lambda p=planned: contractions.weight_grad(p, dy, x, xp=np),
             }
             amounts = [float(amount) for amount in op_counts(planned)]
