@@ -24,7 +24,7 @@ __all__ = ["direct_forward", "direct_weight_grad", "direct_workspace", "has_kern
 
 THREADS = 128  # in a block
 SUMMING = 2**17  # threads that sum dw, where there are so many products: they keep a large device busy
-LEAST = 16  # products that a thread sums, where there are so many: partial sums are few compared to products
+LEAST = 32  # products that a thread sums, where there are so many: partial sums are few compared to products
 NEIGHBOURS = 32  # threads at least that sum the same numbers of dw: as many as read memory together
 SAMPLES, CHANNELS, TAPS = 4, 4, 8  # what one thread computes together, at most
 MOST = 2**30  # elements that are counted in 32 bits: half of what these hold, as places may lie beyond the padding
