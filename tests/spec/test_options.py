@@ -51,7 +51,7 @@ def test_options_belong_to_their_thread():
             "method must be one of 'auto', 'lowering', 'winograd', 'banded', 'fft': got 'im2col'",
         ),
         ({"method": 1}, TypeError, "method must be one of 'auto', 'lowering', 'winograd', 'banded', 'fft': got 1"),
-        ({"precision": "low"}, ValueError, "precision must be one of 'auto', 'highest': got 'low'"),
+        ({"precision": "low"}, ValueError, "precision must be one of 'auto', 'high', 'highest': got 'low'"),
     ],
 )
 def test_sentences(option, error, sentence):

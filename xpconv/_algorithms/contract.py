@@ -118,6 +118,11 @@ def _chosen(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> C
     found = task.choices.get(key)
     if found is None:
         found = choose(task.geometry, task.slot, wanted or _wanted(task, like, compute_dtype, xp=xp))
+        allowed = current().workspace or found.bytes
+        if current().batch_invariant and found.bytes > allowed:
+            raise ValueError(
+                f"workspace must be at least {found.bytes} for this convolution with batch_invariant: got {allowed}"
+            )
         remember(task.choices, key, found, MOST_CHOICES)
     return found
 
@@ -128,7 +133,9 @@ MOST_CHOICES = 8  # of a task: for so many different options
 def _wanted(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> Wanted:
     """Integers may be computed in floating point, but only by sums that are exact: by lowering."""
     array, options = like.array if isinstance(like, Operand) else like, current()
-    workspace, checks = options.workspace or workspace_bytes(array), can_check_finite(array)
+    own, checks = workspace_bytes(array), can_check_finite(array)
+    # Sums are cut by the workspace, so results that depend on nothing but their sample have one of their own.
+    workspace = own if options.workspace is None or options.batch_invariant else options.workspace
     limits = Limits(
         item_bytes(compute_dtype),
         workspace,

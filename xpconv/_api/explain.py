@@ -86,7 +86,8 @@ class Explanation:
             lines.append(f"{made.name}: {made.algorithm}, about {1e3 * made.seconds:.3g} ms")
             lines.append(
                 f"    {made.parts} parts of {made.part_bytes / 2**20:.1f} MiB, {made.threads} at a time, "
-                f"{made.flops / 1e9:.3g} GFLOP, workspace {made.workspace / 2**20:.1f} of {made.workspace_limit / 2**20:.0f} MiB"
+                f"{made.flops / 1e9:.3g} GFLOP, workspace {made.workspace / 2**20:.1f} of "
+                f"{made.workspace_limit / 2**20:.0f} MiB"
             )
             others = list(made.others.items())[:3]
             lines += [f"    instead of {name}: {1e3 * seconds:.3g} ms" for name, seconds in others]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from .namespace import as_dtype, float_bits, has, is_complex, is_kind, is_supported
 from .typing import Namespace
 
-__all__ = ["DTypes", "accumulating", "exact", "real_dtype", "result_dtype", "working"]
+__all__ = ["DTypes", "accumulating", "exact", "real_dtype", "result_dtype", "widest", "working"]
 
 
 @lru_cache
@@ -98,6 +98,12 @@ def working(xp: Any, missing: frozenset[str], *dtypes: Any) -> Any:
         return dtypes[0]
     wide, real = max(bits) == 64, not is_complex(dtypes[0], xp=xp)
     return _named(xp, ("float64" if wide else "float32") if real else ("complex128" if wide else "complex64"))
+
+
+@lru_cache
+def widest(xp: Any, dtype: Any) -> Any:
+    """float64, or complex128 for complex numbers."""
+    return _named(xp, "complex128" if is_complex(dtype, xp=xp) else "float64")
 
 
 @lru_cache

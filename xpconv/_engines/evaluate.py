@@ -14,11 +14,12 @@ from .._algorithms.contractions import nothing_but, per_channel
 from .._algorithms.weight import Weight
 from .._arrays.devices import device
 from .._arrays.doors import add, complex_of, conj, convert, flip, put, real_parts
-from .._arrays.dtypes import accumulating, working
-from .._arrays.namespace import is_complex, is_floating, missing_dtypes
+from .._arrays.dtypes import accumulating, real_dtype, widest, working
+from .._arrays.namespace import float_bits, is_complex, is_floating, missing_dtypes
 from .._arrays.padding import Operand, fold_border
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Step
+from .._spec.options import current
 from .problem import Problem
 
 __all__ = ["arranged", "bias_grad", "evaluate", "fill", "only_bias", "placed"]
@@ -26,6 +27,8 @@ __all__ = ["arranged", "bias_grad", "evaluate", "fill", "only_bias", "placed"]
 
 def evaluate(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *, xp: Namespace) -> ArrayT:
     """What fills the problem's slot, from the other two and a bias; b may be a `Weight`."""
+    if current().batch_invariant and problem.result != "w" and problem.convolution.samples > 1:
+        return _sample_by_sample(problem, *arranged(problem, a, b, xp=xp), bias, xp=xp)
     plain = problem.plain
     if (
         plain is not None
@@ -52,6 +55,16 @@ def placed(problem: Problem, out: ArrayT, *, xp: Namespace) -> ArrayT:
     if problem.result == "w":
         return _flipped(out, xp=xp) if problem.flip else out
     return problem.layout.outward(out, xp=xp)
+
+
+def _sample_by_sample(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
+    """The result, each sample of which is computed as if there were no others."""
+    one, shape = problem.of_one_sample, problem.convolution.shape(problem.slot)
+    out: ArrayT = xp.empty(shape, dtype=problem.dtype, device=device(a))
+    for i in range(shape[0]):
+        sample = slice(i, i + 1)
+        out = put(out, (sample, ...), fill(one, a[sample, ...], b, bias, xp=xp), xp=xp)
+    return placed(problem, out, xp=xp)
 
 
 def _flipped(w: ArrayT, *, xp: Namespace) -> ArrayT:
@@ -135,6 +148,8 @@ def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, 
     """
     (ar, ai), (br, bi) = real_parts(a, xp=xp), real_parts(b, xp=xp)
     real, dtype, conjugated = problem.of_real_parts(xp=xp), problem.dtype, problem.conjugated
+    real = real.with_dtype(real.compute_dtype(xp=xp))  # rounded once, after the sum
+    wide = dtype if real.dtype == real_dtype(dtype, xp=xp) else widest(xp, dtype)
     y = fill(real, ar, br, xp=xp)
     if ai is not None and bi is not None:
         # Only in the gradient of a real operand are both complex; one of them is conjugated, and i times -i is 1.
@@ -144,10 +159,10 @@ def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, 
         imaginary = fill(real, ar, bi, xp=xp) if ai is None else fill(real, ai, br, xp=xp)
         if conjugated == (0 if bi is None else 1):
             imaginary = xp.negative(imaginary)
-        y = complex_of(y, imaginary, dtype, xp=xp)
+        y = complex_of(y, imaginary, wide, xp=xp)
     if bias is not None:
-        y = add(y, (...,), per_channel(convert(bias, dtype, xp=xp), y.ndim, xp=xp), xp=xp)
-    return y
+        y = add(y, (...,), per_channel(convert(bias, wide, xp=xp), y.ndim, xp=xp), xp=xp)
+    return convert(y, dtype, xp=xp)
 
 
 def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
@@ -155,7 +170,8 @@ def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
     dtype, missing = dy.dtype, missing_dtypes(dy, xp=xp)
     dy = problem.layout.inward(dy, xp=xp)
     if is_floating(dtype, xp=xp):
-        wide = working(xp, missing, dtype, dtype)
+        precise = float_bits(xp, problem.dtypes.compute_grad) == 64
+        wide = widest(xp, dtype) if precise else working(xp, missing, dtype, dtype)
         wide = None if wide == dtype else wide
     else:
         wide = dtype if "int64" in missing else xp.int64

@@ -8,13 +8,14 @@ from typing import Any, TypeAlias, cast
 
 from .._algorithms.contract import Reading, Task, check
 from .._arrays.doors import item_bytes
-from .._arrays.dtypes import DTypes, exact, real_dtype, result_dtype
+from .._arrays.dtypes import DTypes, exact, real_dtype, result_dtype, widest
 from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, missing_dtypes
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Convolution, Step
 from .._spec.geometry import PerAxis, check_shape, per_axis
 from .._spec.memory import once, remember
+from .._spec.options import current
 from .._spec.parameters import ConvParameters, Parameters, canonical
 
 __all__ = ["Problem", "Transposed", "spatial_axes"]
@@ -67,6 +68,15 @@ class Problem:
         """The same problem with the result in another dtype."""
         return self._derived(dtype=dtype)
 
+    def precise(self, xp: Namespace, missing: frozenset[str]) -> Problem:
+        """The same problem, multiplied and summed in float64 and rounded once; integers are exact anyway."""
+        if not is_floating(self.dtypes.compute, xp=xp) or not is_floating(self.dtype, xp=xp):
+            return self
+        if "float64" in missing:
+            raise ValueError('precision must be "auto" or "high" where there is no float64 to sum in: got "highest"')
+        forward, backward = (widest(xp, dtype) for dtype in (self.dtypes.compute, self.dtypes.compute_grad))
+        return self._derived(dtypes=self.dtypes._replace(compute=forward, compute_grad=backward))
+
     def _derived(self, **changes: Any) -> Problem:
         """Another problem of the family, remembered as long as this one."""
         changed = {name: one for name, one in changes.items() if one != getattr(self, name)}
@@ -93,6 +103,11 @@ class Problem:
         return self._derived(convolution=convolution, layout=layout)
 
     # What follows from these.
+
+    @once
+    def of_one_sample(self) -> Problem:
+        """The same problem for a single sample, once its operands are arranged."""
+        return self.on(replace(self.convolution, samples=1))
 
     @once
     def tasks(self) -> tuple[tuple[Step, Task], ...]:
@@ -190,11 +205,12 @@ def _remembered(make: Callable[..., Problem], params: Mapping[str, Any], sizes: 
         key = make, *params, *map(canonical, params.values()), canonical(sizes), facts
         found = _problems.get(key)
     except TypeError:  # not every value can be a key; `make` takes it all the same, or raises an error
-        return make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
+        found = make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
+        return found.precise(*facts[:2]) if current().precision == "highest" else found
     if found is None:
         found = make(Parameters.of(cast(ConvParameters, params)), sizes, *facts)
         remember(_problems, key, found, MOST_REMEMBERED, every=8)
-    return found
+    return found.precise(*facts[:2]) if current().precision == "highest" else found
 
 
 def _of(params: Parameters, transposed: Transposed, xp: Any, *facts: Any) -> Problem:

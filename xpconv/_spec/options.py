@@ -14,7 +14,7 @@ from .geometry import integer
 __all__ = ["METHODS", "Options", "current", "options", "under"]
 
 METHODS = ("auto", "lowering", "direct", "winograd", "banded", "fft")
-PRECISIONS = ("auto", "highest")
+PRECISIONS = ("auto", "high", "highest")
 
 
 class Options(NamedTuple):
@@ -23,6 +23,7 @@ class Options(NamedTuple):
     method: str = "auto"
     precision: str = "auto"
     finite: bool = False
+    batch_invariant: bool = False
 
     @property
     def threads(self) -> int:
@@ -57,6 +58,7 @@ def options(
     method: str | None = None,
     precision: str | None = None,
     finite: bool | None = None,
+    batch_invariant: bool | None = None,
 ) -> Iterator[None]:
     """Change how convolutions are computed inside a ``with`` block; what is left out stays as it was outside.
 
@@ -87,12 +89,19 @@ def options(
         one of these two there unless `finite` is set. One thing remains there with every method but ``"direct"``: in
         the input's gradient, and so in a transposed convolution, a weight that is NaN or infinite makes NaN also of
         elements near the border which that weight does not reach.
-    precision : {"auto", "highest"}, optional
-        At first ``"auto"``: the largest error is within 2e-5 of the largest result in float32 and within 1e-13 in
-        float64, for operands of zero mean. ``"highest"`` is within 2e-6 in float32, by fewer algorithms.
-        Neither holds in float32 where the library is told to multiply in TF32, which keeps 11 bits of each number: on
-        a GPU by the environment variable ``CUPY_TF32=1``, or by ``torch.backends.cuda.matmul.allow_tf32`` and
-        ``torch.set_float32_matmul_precision``.
+    precision : {"auto", "high", "highest"}, optional
+        How large errors may be, for any data. They are measured by the largest sum of ``|x| * |weight|``, which is what
+        the convolution of the absolute values has; where sums cancel, results are much smaller than that. At first
+        ``"auto"``: within 2e-5 in float32 and within 1e-13 in float64. ``"high"``: within 2e-6 in float32, by fewer
+        algorithms. ``"highest"``: numbers of 32 and 16 bits are multiplied and summed in float64, by every algorithm,
+        and the result is rounded once; it is about half as fast, and refused where there is no float64. Neither
+        ``"auto"`` nor ``"high"`` holds in float32 where the library is told to multiply in TF32, which keeps 11 bits of
+        each number: on a GPU by the environment variable ``CUPY_TF32=1``, or by
+        ``torch.backends.cuda.matmul.allow_tf32`` and ``torch.set_float32_matmul_precision``.
+    batch_invariant : bool, optional
+        Whether a sample's result, or its input's gradient, has the same bits in any batch, at any place in it, with any
+        workspace and any number of workers; at first False. Samples are computed one after the other then, within the
+        workspace that is usual. The weight's gradient is a sum over samples, and depends on the batch.
     finite : bool, optional
         The caller's word that operands hold no NaN and no infinity, and that no sum overflows; at first False. Nothing
         is checked then, and on a GPU and in JAX ``"auto"`` takes every algorithm. Where the word is broken, NaN and
@@ -125,12 +134,14 @@ def options(
         if value is not None and (not isinstance(value, str) or value not in allowed):
             kind = ValueError if isinstance(value, str) else TypeError
             raise kind(f"{name} must be one of {', '.join(map(repr, allowed))}: got {value!r}")
-    if finite is not None and not isinstance(finite, bool):
-        raise TypeError(f"finite must be True or False: got {finite!r}")
+    for name, word in (("finite", finite), ("batch_invariant", batch_invariant)):
+        if word is not None and not isinstance(word, bool):
+            raise TypeError(f"{name} must be True or False: got {word!r}")
     changed = changed._replace(
         method=method or changed.method,
         precision=precision or changed.precision,
         finite=changed.finite if finite is None else finite,
+        batch_invariant=changed.batch_invariant if batch_invariant is None else batch_invariant,
     )
     with under(changed):
         yield
