@@ -94,7 +94,8 @@ def attempted(what: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:
-        say(f"FAILED: {what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        first_line, *_ = str(error).splitlines() or [""]
+        say(f"FAILED: {what}: {type(error).__name__}: {first_line}")
         return None
 
 
@@ -106,24 +107,30 @@ def timed(case: Case, device: Device, peak: dict[str, Any], pace: Pace) -> Itera
     """A row for each pass, with the errors and the times."""
     operands = Operands(case, device)
     for index, what in enumerate(PASSES):
-        row, calls, errors = case.row(what, peak), {}, {}
-        where = f"{row['case']}, {case.numbers}, {what}"
-        expected = attempted(f"{where}, the reference", operands.references[index])
-        if expected is None:
-            continue
-        for who, made in operands.calls.items():
-            error = attempted(f"{where}, {who}", lambda call=made[index]: device.error(call(), expected))
-            if error is not None:
-                calls[who], errors[who] = made[index], error
-        if case.numbers == "float64":
-            errors["torch"] = None  # it is the reference
-        del expected
-        for who, runs in device.measure(calls, pace).items():
+        row = case.row(what, peak)
+        calls = {who: made[index] for who, made in operands.calls.items()}
+        errors = errors_of(calls, operands.references[index], device, f"{row['case']}, {case.numbers}, {what}")
+        for who, runs in device.measure({who: calls[who] for who in errors}, pace).items():
             ms, host = zip(*runs, strict=True)
             numbers = {"median_ms": statistics.median(ms), "fastest_ms": min(ms), "host_ms": statistics.median(host)}
             rounded = {name: round(value, 5) for name, value in numbers.items()}
-            row["by"][who] = {**rounded, "runs": len(runs), "error": errors[who]}
+            reference = (case.numbers, who) == ("float64", "torch")
+            row["by"][who] = {**rounded, "runs": len(runs), "error": None if reference else errors[who]}
         yield row
+
+
+def errors_of(
+    calls: dict[str, Callable[[], Any]], reference: Callable[[], Any], device: Device, where: str
+) -> dict[str, float]:
+    """Of each contestant whose call does not fail."""
+    expected = attempted(f"{where}, the reference", reference)
+    if expected is None:
+        return {}
+    errors = {
+        who: attempted(f"{where}, {who}", lambda call=call: device.error(call(), expected))
+        for who, call in calls.items()
+    }
+    return {who: error for who, error in errors.items() if error is not None}
 
 
 def add_what_is_taken(rows: list[Row], case: Case, device: Device) -> None:
@@ -266,9 +273,7 @@ def checked(standin: bool, quick: bool) -> list[str]:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="four layers at batch 8; no tests, one epoch of the digits"
-    )
+    parser.add_argument("--quick", action="store_true", help="four layers at batch 8; no tests, and little training")
     parser.add_argument("--layers", action="append", metavar="NAME", help="layers whose name contains this")
     parser.add_argument("--batch", action="append", type=int, metavar="N", help="this batch (8 and 64)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write down all that was measured, as it comes")

@@ -14,7 +14,7 @@ DIRECTIONS = {"forward": ("forward",), "backward": ("dx", "dweight")}
 MIB = 2**20
 NOTHING = "**Nothing has been measured on a GPU yet.**"
 MEANINGLESS = (
-    "**These times mean nothing: they are those of CuPy's stand-in and of torch, on a CPU.** The launches are counted as "
+    "**These times mean nothing: they are those of CuPy's stand-in and of torch, on a CPU.** Launches are counted as "
     "on a GPU."
 )
 Row = dict[str, Any]
@@ -54,7 +54,7 @@ def where(data: dict[str, Any]) -> str:
     text = (
         f"Measured on {facts['date']}. Device: {facts['device']}. CuPy {facts['cupy']}, torch {facts['torch']} with "
         f"cuDNN {facts['cudnn']}, xpconv {facts['xpconv']}, Python {facts['python']}. The floors are by {own}: "
-        f"{peak['bytes'] / 1e12:.3g} TB/s, and TFLOP/s of {flops}. Measured here were {data['copy']:.3g} TB/s for a copy, "
+        f"{peak['bytes'] / 1e12:.3g} TB/s, and TFLOP/s of {flops}. Measured here: {data['copy']:.3g} TB/s for a copy, "
         f"and for CuPy's product of two matrices TFLOP/s of {found}."
     )
     return f"{MEANINGLESS}\n\n{text}" if facts["standin"] else text

@@ -175,7 +175,8 @@ def error(actual: np.ndarray, expected: np.ndarray) -> float:
 def wrong_rows(rows: Iterable[Row]) -> list[str]:
     """Which rows of a table have an error of ours that is not allowed."""
     return [
-        f"{row['case']}, {row['dtype']}, {row['what']}, {who}: {numbers['error']:.1e}, allowed {ALLOWED[row['dtype']]:.0e}"
+        f"{row['case']}, {row['dtype']}, {row['what']}, {who}: {numbers['error']:.1e}, "
+        f"allowed {ALLOWED[row['dtype']]:.0e}"
         for row in rows
         for who, numbers in row["by"].items()
         if who.startswith(OURS) and not numbers["error"] <= ALLOWED[row["dtype"]]
