@@ -35,14 +35,13 @@ class Device:
         float(cupy.sum(cupy.ones(2))) + float(torch.ones(2, device=self.place).sum())  # both import without a GPU
         self.name = "a stand-in for CuPy, without a GPU" if standin else torch.cuda.get_device_name()
 
-    def synchronize(self) -> None:
-        if not self.standin:
-            torch.cuda.synchronize()
+    def array(self, tensor: Any) -> Any:
+        """CuPy's, of the same memory on a GPU."""
+        return self.cupy.asarray(tensor.numpy() if self.standin and torch.is_tensor(tensor) else tensor)
 
     def error(self, result: Any, expected: Any) -> float:
         """The largest, beside the largest number expected."""
-        cupy = self.cupy
-        result, expected = cupy.asarray(result), cupy.asarray(expected)
+        cupy, result, expected = self.cupy, self.array(result), self.array(expected)
         if result.shape != expected.shape:
             return math.inf
         apart = cupy.max(cupy.abs(result.astype(expected.dtype) - expected))

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import gpu_page
 import torch
@@ -27,6 +27,8 @@ from contestants import OURS, PASSES, ours, torchs_of_tensors
 from device import Device
 from layers import LAYERS, ON_GPU
 from measure import ALLOWED, Pace, Row, machine, wrong_rows
+
+import xpconv
 
 ROOT = Path(__file__).parents[2]
 STANDIN = ROOT / "tests" / "cupy_standin.py"
@@ -84,8 +86,7 @@ class Operands:
             torch.randn(shape, generator=random, dtype=torch.float64, device=device.place).to(dtype_of(case.numbers))
             for shape in layer.shapes(case.batch)
         ]
-        arrays = [device.cupy.asarray(tensor) for tensor in tensors]  # of the same memory, on a GPU
-        self.calls = {OURS: ours(layer, *arrays), "torch": torchs_of_tensors(layer, *tensors)}
+        self.calls = {OURS: ours(layer, *map(device.array, tensors)), "torch": torchs_of_tensors(layer, *tensors)}
         self.references = torchs_of_tensors(layer, *(tensor.double() for tensor in tensors))
 
 
@@ -166,8 +167,7 @@ def rates(device: Device, names: tuple[str, ...]) -> dict[str, Any]:
     memory, found = cupy.zeros(4 * size * size, dtype="float32"), {}
     copy = min(device.run(memory.copy, 1)[0] for _ in range(5))
     for name in names:
-        random = torch.randn((size, size), dtype=dtype_of(name), device=device.place)
-        a = cupy.asarray(random)
+        a = device.array(torch.randn((size, size), dtype=dtype_of(name), device=device.place))
         found[name] = 2e-9 * size**3 / min(device.run(lambda a=a: a @ a, 1)[0] for _ in range(5))
     return {"copy": 2e-9 * memory.nbytes / copy, "gemm": found}
 
@@ -175,7 +175,8 @@ def rates(device: Device, names: tuple[str, ...]) -> dict[str, Any]:
 def facts_of(device: Device) -> dict[str, Any]:
     own = machine()
     return {
-        **{name: own[name] for name in ("cpu", "cores", "system", "date", "python", "xpconv", "numpy")},
+        **{name: own[name] for name in ("cpu", "cores", "system", "date", "python", "numpy")},
+        "xpconv": xpconv.__version__,
         "device": device.name,
         "standin": device.standin,
         "cupy": device.cupy.__version__,
@@ -184,17 +185,15 @@ def facts_of(device: Device) -> dict[str, Any]:
     }
 
 
-def child(arguments: argparse.Namespace) -> int:
-    """Measures in the numbers of one process, and writes what it finds, a line of JSON each, and nothing else."""
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever libraries print
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = os.environ["CUPY_TF32"] == "1"
-    torch.backends.cudnn.benchmark = True  # the fastest that cuDNN has
+def child(arguments: argparse.Namespace, out: TextIO) -> int:
+    """Measures in the numbers of one process, and writes what it finds, a line of JSON each."""
     try:
         device = Device(arguments.standin)
     except Exception as error:
         say(f"CuPy and torch do not both compute on a GPU here ({error!r}); --standin runs all of this without one.")
         return 2
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = os.environ["CUPY_TF32"] == "1"
+    torch.backends.cudnn.benchmark = True  # the fastest that cuDNN has
     names = PROCESSES[os.environ["CUPY_TF32"]]
     pace = Pace(1, 0) if arguments.standin else QUICK_PACE if arguments.quick else PACE
     known = {"machine": facts_of(device), "peak": peak_of(device.name), **rates(device, names)}
@@ -289,7 +288,9 @@ def parsed() -> argparse.Namespace:
 def main() -> int:
     arguments = parsed()
     if arguments.child:
-        return child(arguments)
+        with os.fdopen(os.dup(1), "w", buffering=1) as out:
+            os.dup2(2, 1)  # what libraries print is not among the rows
+            return child(arguments, out)
     bad = [] if arguments.no_checks else checked(arguments.standin, arguments.quick)
     data, worse = collected(arguments.json)
     bad += worse
