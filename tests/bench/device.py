@@ -60,28 +60,28 @@ class Device:
         return self.cupy.cuda.get_elapsed_time(start, end) / count, host / count
 
     def measure(self, calls: dict[str, Callable[[], Any]], pace: Pace) -> dict[str, list[tuple[float, float]]]:
-        """What `run` gives, for each contestant and run; they take turns.
+        """What `run` gives, for each contestant and run; they take turns. On the stand-in each has one call.
 
-        A run has so many calls that the device has a queue of them, as it has in training; the first does not count.
+        A run has so many calls that the device has a queue of them, as it has in training; the first do not count.
         """
+        if self.standin:
+            return {who: [self.run(call, 1)] for who, call in calls.items()}
         runs: dict[str, list[tuple[float, float]]] = {who: [] for who in calls}
         for _ in range(pace.turns):
             for who, call in calls.items():
-                time.sleep(0 if self.standin else PAUSE)
+                time.sleep(PAUSE)
                 call()
                 count = max(1, min(100, math.ceil(1e3 * RUN / max(self.run(call, 1)))))
                 end = time.perf_counter() + pace.seconds
                 while True:
-                    runs[who].append(self.run(call, 1 if self.standin else count))
+                    runs[who].append(self.run(call, count))
                     if time.perf_counter() >= end:
                         break
         return runs
 
     def seconds(self, call: Callable[[], Any]) -> float:
         """The fastest of some runs: what others do on the machine only adds to it."""
-        return (
-            min(ms for ms, _ in self.measure({"": call}, Pace(turns=1, seconds=0 if self.standin else 0.05))[""]) / 1e3
-        )
+        return min(ms for ms, _ in self.measure({"": call}, Pace(turns=1, seconds=0.05))[""]) / 1e3
 
     def takes(self, who: str, call: Callable[[], Any]) -> dict[str, int | None]:
         """The bytes that a call holds at its peak beside its result, and how often the device is given work.

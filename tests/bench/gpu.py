@@ -195,7 +195,7 @@ def child(arguments: argparse.Namespace, out: TextIO) -> int:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = os.environ["CUPY_TF32"] == "1"
     torch.backends.cudnn.benchmark = True  # the fastest that cuDNN has
     names = PROCESSES[os.environ["CUPY_TF32"]]
-    pace = Pace(1, 0) if arguments.standin else QUICK_PACE if arguments.quick else PACE
+    pace = QUICK_PACE if arguments.quick else PACE
     known = {"machine": facts_of(device), "peak": peak_of(device.name), **rates(device, names)}
     print(json.dumps(known), file=out)
     layers, batches = chosen(arguments)
@@ -208,7 +208,7 @@ def child(arguments: argparse.Namespace, out: TextIO) -> int:
 def chosen(arguments: argparse.Namespace) -> tuple[list[str], tuple[int, ...]]:
     parts = arguments.layers or [""]
     among = LAYERS if arguments.layers else QUICK if arguments.quick else ON_GPU
-    batches = arguments.batch or (QUICK_BATCHES if arguments.quick else BATCHES)
+    batches = arguments.batch or ((1,) if arguments.standin else QUICK_BATCHES if arguments.quick else BATCHES)
     return [name for name in among if any(part.lower() in name.lower() for part in parts)], tuple(batches)
 
 
@@ -274,7 +274,9 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="four layers at batch 8; no tests, and little training")
     parser.add_argument("--layers", action="append", metavar="NAME", help="layers whose name contains this")
-    parser.add_argument("--batch", action="append", type=int, metavar="N", help="this batch (8 and 64)")
+    parser.add_argument(
+        "--batch", action="append", type=int, metavar="N", help="this batch (8 and 64; 1 on the stand-in)"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write down all that was measured, as it comes")
     parser.add_argument("--no-checks", action="store_true", help="the benchmark alone")
     parser.add_argument("--standin", action="store_true", help="without a GPU: CuPy's stand-in and torch on the CPU")
