@@ -275,7 +275,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="four layers at batch 8; no tests, and little training")
     parser.add_argument("--layers", action="append", metavar="NAME", help="layers whose name contains this")
     parser.add_argument(
-        "--batch", action="append", type=int, metavar="N", help="this batch (8 and 64; 1 on the stand-in)"
+        "--batch", action="append", type=int, metavar="N", help="this batch (8 and 64, or 1 by --standin)"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write down all that was measured, as it comes")
     parser.add_argument("--no-checks", action="store_true", help="the benchmark alone")
