@@ -650,6 +650,6 @@ if __name__ == "__main__":  # run a program with the stand-in: python cupy_stand
     sys.argv.pop(0)
     if sys.argv[0] == "-m":
         sys.argv.pop(0)
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        runpy.run_module(sys.argv[0], run_name="__main__")
     else:
         runpy.run_path(sys.argv[0], run_name="__main__")
