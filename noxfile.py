@@ -53,7 +53,8 @@ def from_here() -> dict[str, str]:
 def tests_gpu(session: nox.Session) -> None:
     """CuPy and torch.cuda against torch on CUDA; with --no-venv in the Python that runs nox, without a network."""
     python = python_on_gpu(session)
-    session.run(python, "-m", "pytest", "--backends=cupy,torch:cuda", *session.posargs, external=True)
+    pytest = ["pytest"] if session.virtualenv.is_sandboxed else [python, "-m", "pytest"]
+    session.run(*pytest, "--backends=cupy,torch:cuda", *session.posargs, external=True)
 
 
 @nox.session(name="tests-peers")
