@@ -97,10 +97,16 @@ def errors(data: dict[str, Any]) -> str:
     lines = []
     for dtype in dict.fromkeys(row["dtype"] for row in data["rows"]):
         found = [row["by"] for row in data["rows"] if row["dtype"] == dtype]
-        each = [[by[who]["error"] for by in found if who in by] for who in (OURS, "torch")]
-        known = [[one for one in errors if one is not None] for errors in each]
-        lines.append([dtype, *(f"{max(one):.1e}" if one else "" for one in known), f"{data['allowed'][dtype]:.0e}"])
+        known = [[by[who]["error"] for by in found if who in by] for who in (OURS, "torch")]
+        largest = [max((one for one in errors if one is not None), key=nan_last, default=None) for errors in known]
+        cells = ["" if error is None else f"{error:.1e}" for error in (*largest, data["allowed"][dtype])]
+        lines.append([dtype, *cells])
     return table(["largest error", OURS, "torch", "allowed for xpconv"], lines)
+
+
+def nan_last(error: float) -> float:
+    """A key by which no number hides it."""
+    return math.inf if math.isnan(error) else error
 
 
 def every(rows: list[Row], dtype: str) -> str:
@@ -112,7 +118,8 @@ def every(rows: list[Row], dtype: str) -> str:
             whole = {OURS, "torch"} <= {*row["by"]}
             beside = [number(ratio(row)) if whole else "", number(row["floor_ms"]), row["bound"]]
             launches = [number(one.get("launches")) for one in each]
-            memory = [number(None if (one.get("extra_bytes")) is None else one["extra_bytes"] / MIB) for one in each]
+            extra = [one.get("extra_bytes") for one in each]
+            memory = [number(None if size is None else size / MIB) for size in extra]
             lines.append([row["case"], row["what"], *times, *beside, *launches, *memory])
     ours = [f"{OURS} ms", "fastest", "host"]
     beside = ["ratio", "floor ms", "by", "launches", "torch's", "MiB", "torch's"]

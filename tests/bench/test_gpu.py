@@ -96,6 +96,12 @@ def test_a_run_calls_as_often_as_it_says(device):
     assert len(calls) == 3
 
 
+def test_no_number_hides_an_error_that_is_nan():
+    rows = [{"dtype": "float32", "by": {OURS: {"error": error}}} for error in (1e-7, float("nan"), 2e-7)]
+    table = gpu_page.errors({"rows": rows, "allowed": gpu.ALLOWED})
+    assert [cell.strip() for cell in table.splitlines()[-1].split("|")][1:-1] == ["float32", "nan", "", "2.0e-05"]
+
+
 def test_floors_are_of_bytes_or_of_multiplications():
     peak = gpu.peak_of("NVIDIA H100 80GB HBM3")
     row = gpu.Case("ResNet 1x1 narrow @56", 8, "float16").row("dx", peak)
