@@ -135,14 +135,14 @@ def tables_in(node: ast.stmt) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--library", choices=TABLES, default="numpy", help="whose prices (numpy)")
-    parser.add_argument("--table", metavar="NAME", help=f"which table of the file to write to ({TABLES})")
+    parser.add_argument("--table", metavar="NAME", help="the table of that file (COSTS; GPU_COSTS)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write down the measurements, or read them if there")
     parser.add_argument("--only", metavar="NAME", help="measure this algorithm anew, and take the rest from the file")
     arguments = parser.parse_args()
     path, only, library = arguments.json, arguments.only, arguments.library
     table = arguments.table or TABLES[library]
     source = TARGET.read_text()
-    tables = [name for node in ast.parse(source).body for name in tables_in(node)]
+    tables = [name for node in ast.parse(source).body for name in tables_in(node) if name != "__all__"]
     if table not in tables:
         parser.error(f"{TARGET} has no table {table} to write to; it has {', '.join(tables)}")
     place = place_of(library, standin=False)
