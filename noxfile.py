@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests-cpu", "tests-peers", "tests-dask", "lint", "typing", "docs", "build"]
+nox.options.sessions = ["tests-cpu", "tests-peers", "tests-dask", "tests-nvrtc", "lint", "typing", "docs", "build"]
 nox.options.error_on_external_run = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -69,6 +69,13 @@ def tests_dask(session: nox.Session) -> None:
     """dask's arrays, clusters whose workers are killed, and the example that runs on one."""
     session.install(".[dask,volume]", *group("test"))
     session.run("pytest", "tests/dask", "--backends=numpy", *WORKERS, *session.posargs)
+
+
+@nox.session(name="tests-nvrtc")
+def tests_nvrtc(session: nox.Session) -> None:
+    """The kernels in CUDA C++, compiled for GPUs by NVIDIA's compiler, which needs none."""
+    session.install(".", *group("test"), *group("nvrtc"))
+    session.run("pytest", "tests/nvrtc", "--backends=numpy", *session.posargs)
 
 
 @nox.session

@@ -20,8 +20,10 @@ from collections import Counter
 from contextlib import contextmanager
 from types import ModuleType
 
+import host_kernels
 import ml_dtypes
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 DEVICES = 2
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -35,14 +37,19 @@ _traces: list[Counter] = []
 _forbidden: list[str] = []
 
 
+class Trace(Counter):
+    bytes = 0
+
+
 @contextmanager
 def trace():
     """Count operations by kind.
 
     "kernel", "copy" (on a device), "fft", "h2d" (from the host to a device), "sync" (the host waits for a device), and
     products of matrices by the function of cuBLAS: "gemm", "gemm-strided", "gemm-pointers"; "gemm-int" of integers.
+    `bytes` are those that all of these read and write, each element of memory once.
     """
-    record: Counter = Counter()
+    record = Trace()
     _traces.append(record)
     try:
         yield record
@@ -60,10 +67,18 @@ def forbidden(*kinds):
         del _forbidden[-len(kinds) :]
 
 
-def _count(kind, name):
+def _count(kind, name, *arrays):
+    moved = sum(min(one.nbytes, _extent(one)) for one in arrays if isinstance(one, np.ndarray))
     assert kind not in _forbidden, f"{kind} is forbidden here: {name}"
     for record in _traces:
         record[kind] += 1
+        record.bytes += moved
+
+
+def _extent(values):
+    """The bytes between the first and the last of an array: windows that overlap are read from memory once."""
+    first, end = byte_bounds(values)
+    return end - first
 
 
 # Devices.
@@ -247,7 +262,7 @@ class ndarray:
             return self
         with np.errstate(all="ignore"):
             values = _near(self).astype(dtype, order)
-        _count("copy", f"astype({dtype})")
+        _count("copy", f"astype({dtype})", self._values, values)
         return _owned(values)
 
     def copy(self, order="C"):
@@ -257,7 +272,7 @@ class ndarray:
             there = self.astype(self.dtype, order, copy=False)._values
         if not there.flags.forc:
             raise NotImplementedError("CuPy cannot copy non-contiguous array between devices.")
-        _count("copy", "copy between devices")
+        _count("copy", "copy between devices", there, there)
         return _owned(there.copy("K"))
 
     def fill(self, value):
@@ -266,7 +281,7 @@ class ndarray:
         if value.shape:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
         _near(self)[...] = value
-        _count("kernel", "fill")
+        _count("kernel", "fill", self._values)
 
     def __deepcopy__(self, memo):
         with self.device:
@@ -362,7 +377,7 @@ def _launch(name, function, *operands, **kwargs):
     operands = [_near(operand) for operand in operands]
     with np.errstate(all="ignore"):
         values = np.asarray(function(*operands, **kwargs))
-    _count("kernel", name)
+    _count("kernel", name, *operands, values)
     return _owned(values if values.flags.owndata and values.flags.c_contiguous else values.copy("C"))
 
 
@@ -372,7 +387,7 @@ def _assign(target, value):
         return
     with np.errstate(all="ignore"):
         _near(target)[...] = _near(value)
-    _count("copy", "assignment")
+    _count("copy", "assignment", target._values, value._values)
 
 
 def _index(slices):
@@ -397,7 +412,7 @@ class ufunc:
         values = [_near(one) for one in args]
         with np.errstate(all="ignore"):
             self._function(*values, out=_near(out), dtype=dtype, casting="same_kind")
-        _count("kernel", self.__name__)
+        _count("kernel", self.__name__, *values, out._values)
         return out
 
 
@@ -527,15 +542,12 @@ def matmul(
         raise TypeError("bfloat16 is not supported by batched matmul")
     for one in args:
         if one.dtype != (work if batched else dtype) or not one._values.flags["C" if batched else "FORC"]:
-            _count("copy", "an operand of matmul")
+            _count("copy", "an operand of matmul", one._values, one._values)
     with np.errstate(all="ignore"):
         values = np.asarray(np.matmul(*(_near(one).astype(dtype).astype(work) for one in args)))
-    if dtype.kind in "biu":
-        _count("gemm-int", "matmul")
-    elif batched:
-        _count("gemm-strided" if a.shape[:-2] == b.shape[:-2] else "gemm-pointers", "matmul")
-    else:
-        _count("gemm", "matmul")
+    kind = "gemm-strided" if a.shape[:-2] == b.shape[:-2] else "gemm-pointers"
+    kind = "gemm-int" if dtype.kind in "biu" else kind if batched else "gemm"
+    _count(kind, f"matmul of {dtype}", a._values, b._values, values)
     return _owned(np.array(values, dtype=dtype, order="C"))
 
 
@@ -549,7 +561,7 @@ def _transform(name):
         real = np.dtype("float32" if a.dtype.char in "efF" else "float64")
         operand = a.astype(real if name == "rfftn" else np.promote_types(real, "complex64"), copy=False)
         values = getattr(np.fft, name)(_near(operand), s, axes, norm)
-        _count("fft", name)
+        _count("fft", name, operand._values, values)
         return _owned(values.copy("C"))
 
     return transform
@@ -591,6 +603,31 @@ FUNCTIONS = {
 }
 
 
+# Kernels.
+
+
+class RawKernel:
+    def __init__(
+        self,
+        code,
+        name,
+        options=(),
+        backend="nvrtc",
+        translate_cucomplex=False,
+        *,
+        enable_cooperative_groups=False,
+        jitify=None,
+    ):
+        others = (options, backend, translate_cucomplex, enable_cooperative_groups, jitify)
+        _only(others == ((), "nvrtc", False, False, None), "other ways to compile kernels")
+        self.code, self.name = code, name
+
+    def __call__(self, grid, block, args, *, shared_mem=0):
+        _only(shared_mem == 0, "shared memory")
+        host_kernels.launch(self.code, self.name, grid, block, [_near(one) for one in args])
+        _count("kernel", self.name, *(one._values for one in args if isinstance(one, ndarray)))
+
+
 # The modules.
 
 
@@ -610,7 +647,7 @@ OF_NUMPY = (
 def modules():
     """CuPy's modules as far as they are here, by name."""
     contents = {
-        "cupy": {"__version__": "14.2.0+standin", "ndarray": ndarray}
+        "cupy": {"__version__": "14.2.0+standin", "ndarray": ndarray, "RawKernel": RawKernel}
         | {name: getattr(np, name) for name in OF_NUMPY}
         | {name: _Absent() for name in ("round", "tensordot")}
         | FUNCTIONS,

@@ -39,7 +39,7 @@ def signature(function):
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:
-        head = re.sub(r"^\w+\.|\b(int|Py_ssize_t) | -> .*", "", function.__doc__.splitlines()[0])
+        head = re.sub(r"^\w+\.|\b(int|Py_ssize_t|str|tuple|bool) | -> .*", "", function.__doc__.splitlines()[0])
         scope = {}
         exec(f"def {head}: pass", scope)
         parameters = inspect.signature(scope[head.partition("(")[0]]).parameters.values()
@@ -59,6 +59,8 @@ def differences():
             ours = vars(module)[key]
             if callable(ours) and not isinstance(ours, type | cupy_standin._Absent):
                 compared.append((key, signature(ours), signature(getattr(theirs, key))))
+    theirs = importlib.import_module("cupy").RawKernel
+    compared.append(("RawKernel", signature(cp.RawKernel), signature(theirs)))
     theirs = importlib.import_module("cupy").ndarray
     for key, method in vars(ndarray).items():
         if inspect.isfunction(method) and not key.startswith("_"):
@@ -233,6 +235,69 @@ def test_transforms_have_the_precision_of_their_operand():
         transformed = MODULES["cupy.fft"].rfftn(array(8, dtype=dtype))
         assert transformed.dtype.char == expected
         np.testing.assert_allclose(transformed.get(), np.fft.rfft(np.arange(8)), rtol=1e-6, atol=1e-6)
+
+
+# Kernels.
+
+SOURCE = """
+template <class T> __device__ T twice(T value) { return value + value; }
+
+extern "C" __global__ void scale(const float* __restrict__ x, const int first, double* __restrict__ y) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  y[first + i] = twice(x[i]);
+}
+"""
+
+
+def scale(x, first, y, grid=(2,), block=(3,), code=SOURCE):
+    cp.RawKernel(code, "scale")(grid, block, (x, first, y))
+
+
+def test_a_kernel_runs_in_all_threads():
+    x, y = array(6, dtype="float32"), cp.zeros(8)
+    with trace() as record:
+        scale(x, np.int32(2), y)
+    assert record == {"kernel": 1}
+    np.testing.assert_array_equal(y.get(), [0, 0, 0, 2, 4, 6, 8, 10])
+    np.testing.assert_array_equal(x.get(), range(6))
+    scale(array(7, dtype="float32")[:6], np.int32(0), y[1:7])
+    np.testing.assert_array_equal(y.get(), [0, 0, 2, 4, 6, 8, 10, 10])
+    with Device(1), pytest.warns(PerformanceWarning):
+        scale(x, np.int32(0), y)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, y: scale(x, np.int32(3), y), "scale goes out of bounds"),
+        (lambda x, y: scale(x, np.int32(-1), y), "scale goes out of bounds"),
+        (lambda x, y: scale(x[:5], np.int32(0), y), "scale goes out of bounds"),
+        (lambda x, y: scale(x[:0], np.int32(0), y), "scale goes out of bounds"),
+        (lambda _, y: scale(np.uintp(0), np.int32(0), y), "scale goes out of bounds"),
+        (lambda x, y: scale(x, 2, y), "scale has other parameters"),
+        (lambda x, y: cp.RawKernel(SOURCE, "scale")((2,), (3,), (x, y)), "scale has other parameters"),
+        (lambda x, y: scale(x, np.int32(0), y[::2]), "in C order"),
+        (lambda x, y: scale(x, np.int32(0), y, grid=(0,)), "a grid of"),
+        (lambda x, y: scale(x, np.int32(0), y, grid=(1, 2**16)), "a grid of"),
+        (lambda x, y: scale(x, np.int32(0), y, block=(1025,)), "a block of"),
+    ],
+)
+def test_launches_that_a_gpu_may_not_survive(call, message):
+    with pytest.raises(AssertionError, match=message):
+        call(array(6, dtype="float32"), cp.zeros(8))
+
+
+def test_kernels_that_do_not_compile(monkeypatch):
+    x = array(6, dtype="float32")
+    with pytest.raises(RuntimeError, match=r"(?s)does not compile.*thrice"):
+        scale(x, np.int32(0), x, code=SOURCE.replace("= twice", "= thrice"))
+    with pytest.raises(AttributeError, match="launch_halve"):
+        cp.RawKernel(SOURCE, "halve")((1,), (1,), ())
+    with pytest.raises(NotImplementedError, match="shared memory"):
+        cp.RawKernel(SOURCE, "scale")((1,), (1,), (), shared_mem=4)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(RuntimeError, match=r"install a C\+\+ compiler"):
+        scale(x, np.int32(0), x, code=SOURCE + "// another one")
 
 
 # What is counted.

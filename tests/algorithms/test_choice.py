@@ -12,10 +12,11 @@ import pytest
 from xpconv import conv, conv_backward
 from xpconv._algorithms import choose as choosing
 from xpconv._algorithms.choose import Wanted, choose, ways
+from xpconv._algorithms.plan import Limits
 from xpconv._engines import problem as problems
 from xpconv._spec.geometry import parse
 
-WANTED = Wanted(4, True, True, True, 2**26, 2**23, 2**62, "auto", "auto")
+WANTED = Wanted(Limits(4, 2**26, 2**23, 2**62), True, True, True, "auto", "auto")
 CASES = {
     "3x3": ((8, 64, 56, 56), (64, 64, 3, 3), (1, 1, 1, 1)),
     "few channels": ((1, 16, 12, 100), (16, 16, 3, 3), (1, 1, 1, 1)),
@@ -38,7 +39,7 @@ def test_it_is_the_cheapest_of_all_ways(name):
     x, w, parameters = CASES[name]
     geometry = parse(x, w, *parameters)
     for slot, item_bytes, workspace in product("yxw", (4, 8), (2**20, 2**26)):
-        wanted = WANTED._replace(item_bytes=item_bytes, workspace=workspace, block=workspace // 8)
+        wanted = WANTED._replace(limits=Limits(item_bytes, workspace, workspace // 8))
         assert choose(geometry, slot, wanted) == ways(geometry, slot, wanted)[0]
 
 

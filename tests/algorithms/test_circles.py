@@ -12,6 +12,7 @@ from support import draw
 from xpconv import conv, conv_backward, options
 from xpconv._algorithms.choose import Wanted, choose
 from xpconv._algorithms.fourier import Fourier
+from xpconv._algorithms.plan import Limits
 from xpconv._spec.convolution import Convolution
 from xpconv._spec.parameters import Parameters
 
@@ -93,5 +94,5 @@ def test_the_chosen_length_is_that_of_the_input():
         convolution = Convolution.of((1, 1, size, size), (1, 1, kernel, kernel), parameters)
         for slot in "ywx":
             (step,) = convolution.steps
-            wanted = Wanted(4, True, True, True, 2**30, 2**30, 2**62, "fft", "auto")
+            wanted = Wanted(Limits(4, 2**30, 2**30, 2**62), True, True, True, "fft", "auto")
             assert choose(step.geometry, slot, wanted).plan.basis == Fourier((length, length))

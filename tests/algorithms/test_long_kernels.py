@@ -61,7 +61,7 @@ def test_parts_are_in_proportion_to_bytes_over_a_block(name, stride, machine):
         assert planned.parts.count <= parts * planned.weight_cuts
         if machine == "a trace":
             assert planned.parts.count <= 4 * most * planned.weight_cuts
-        chosen = choose(geometry, slot, Wanted(4, True, False, True, 64 * MIB, block, most, "auto", "auto"))
+        chosen = choose(geometry, slot, Wanted(Limits(4, 64 * MIB, block, most), True, False, True, "auto", "auto"))
         cuts = sum(piece.plan.weight_cuts for piece in chosen.pieces)
         assert sum(piece.plan.parts.count for piece in chosen.pieces) <= parts * cuts
 

@@ -53,10 +53,10 @@ def in_the_basis(basis, geometry, dtype, rng):
     dy, x, w = (draw(rng, shape, dtype) for shape in (geometry.y_shape, geometry.x_shape, geometry.w_shape))
     plans = [plan(geometry, slot, basis, Limits(8, 2**40, 2**40)) for slot in "yxw"]
     assert all(planned.parts.count == 1 for planned in plans)
-    y = contractions.Target(np.empty(geometry.y_shape, dtype=w.dtype))
+    y = contractions.Target(w.dtype)
     results = (
         contractions.forward(plans[0], x, Weight(w), None, y, xp=np),
-        contractions.input_grad(plans[1], dy, Weight(np.conj(w)), None, w.dtype, xp=np),
+        contractions.input_grad(plans[1], dy, Weight(np.conj(w)), None, y, xp=np),
         contractions.weight_grad(plans[2], dy, np.conj(x), xp=np),
     )
     _, _, stride, dilation, lo, *_ = zip(*geometry.axes, strict=True)
@@ -137,5 +137,5 @@ def test_the_adjoint_law(rng, padding, dtype):
 def test_the_chosen_length_is_that_of_the_result():
     geometry = parse((1, 1, 512, 512), (1, 1, 512, 512), 1, "full", 1, 1)
     for slot in "yxw":
-        chosen = choose(geometry, slot, Wanted(4, True, True, True, 2**30, 2**30, 2**62, "fft", "auto"))
+        chosen = choose(geometry, slot, Wanted(Limits(4, 2**30, 2**30, 2**62), True, True, True, "fft", "auto"))
         assert chosen.plan.basis == Fourier((1024, 1024))

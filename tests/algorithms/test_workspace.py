@@ -11,7 +11,7 @@ import pytest
 from xpconv import conv, conv_backward, conv_input_grad, conv_weight_grad, explain, options
 from xpconv._algorithms import contract
 from xpconv._algorithms.choose import Wanted, choose
-from xpconv._algorithms.plan import UNLIMITED
+from xpconv._algorithms.plan import UNLIMITED, Limits
 from xpconv._spec.geometry import parse
 
 MIB = 2**20
@@ -135,7 +135,7 @@ def test_it_says_the_least_that_would_do(slot):
 
     def error(workspace):
         """The number of the error's sentence."""
-        wanted = Wanted(8, True, True, True, workspace, workspace // 8, UNLIMITED, "auto", "auto")
+        wanted = Wanted(Limits(8, workspace, workspace // 8, UNLIMITED), True, True, True, "auto", "auto")
         try:
             choose(geometry, slot, wanted)
         except ValueError as error:
@@ -207,5 +207,5 @@ def test_a_kernel_of_one_tap_beside_the_input(rng):
 def test_kernels_like_the_image_go_by_fourier_in_the_usual_workspace(slot):
     """A picture of 512x512, by itself, with all of its border: other ways take a thousand times as long."""
     geometry = parse((1, 1, 512, 512), (1, 1, 512, 512), 1, "full", 1, 1)
-    wanted = Wanted(8, True, True, True, 2**26, 2**23, UNLIMITED, "auto", "auto")
+    wanted = Wanted(Limits(8, 2**26, 2**23, UNLIMITED), True, True, True, "auto", "auto")
     assert "Fourier" in choose(geometry, slot, wanted).name

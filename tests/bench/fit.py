@@ -1,7 +1,8 @@
 """What `choose` reckons with, measured anew: `python tests/bench/fit.py` rewrites xpconv/_algorithms/costs.py.
 
 Each algorithm fills each slot of the benchmark's layers and of some of other sizes, alone on this machine; the prices
-are those of least squared relative error that are not negative. `--library cupy` measures on a GPU, by its events.
+are those of least squared relative error that are not negative. `--library cupy` measures on a GPU, by its events,
+and rewrites the table in gpu_costs.py.
 """
 
 from __future__ import annotations
@@ -22,15 +23,22 @@ from measure import machine
 from rich.progress import track
 from scipy.optimize import nnls
 
-from xpconv._algorithms import contractions, costs
+from xpconv._algorithms import contractions, costs, gpu_costs
 from xpconv._algorithms.choose import Wanted, bases, op_counts
-from xpconv._algorithms.plan import UNLIMITED, Limits, plan
+from xpconv._algorithms.plan import Limits, plan
 from xpconv._algorithms.weight import Weight
-from xpconv._arrays.doors import block_bytes, multiplies_in_place
+from xpconv._arrays.direct import has_kernels
+from xpconv._arrays.doors import (
+    block_bytes,
+    can_check_finite,
+    makes_together,
+    multiplies_in_place,
+    on_gpu,
+    workspace_bytes,
+)
 from xpconv._spec.geometry import parse
 
-TARGET = Path(costs.__file__)
-TABLES = {"numpy": "COSTS", "cupy": "GPU_COSTS"}  # whose prices are written to which name
+HOMES = {"numpy": (Path(costs.__file__), "COSTS"), "cupy": (Path(gpu_costs.__file__), "GPU_COSTS")}
 Row = tuple[str, str, int, list[float], float]
 Prices = dict[int, dict[tuple[str, str], list[float]]]
 
@@ -52,7 +60,6 @@ class Place(NamedTuple):
     array: Callable[[np.ndarray], Any]
     seconds: Callable[[Callable[[], Any]], float]
     named: str
-    workspace: int = 2**26
     batches: tuple[int, ...] = ()  # instead of a layer's first two
     most: float = 4e9  # multiplications
 
@@ -63,30 +70,37 @@ def place_of(library: str, standin: bool) -> Place:
         return Place(np, np.asarray, seconds, f"{facts['cpu']}, {facts['cores']} cores, NumPy {facts['numpy']}")
     device = Device(standin)
     xp, named = array_api_compat.array_namespace(device.cupy.empty(0)), f"{device.name}, CuPy {device.cupy.__version__}"
-    return Place(xp, device.cupy.asarray, device.seconds, named, 2**30, (8, 64), 4e11)
+    return Place(xp, device.cupy.asarray, device.seconds, named, (8, 64), 4e11)
 
 
 def rows(layer: Layer, batch: int, dtype: str, only: str | None, place: Place) -> list[Row]:
-    rng, xp, workspace = np.random.default_rng(0), place.xp, place.workspace
+    rng, xp = np.random.default_rng(0), place.xp
     x_shape = (batch, *layer.x)
     geometry = parse(x_shape, layer.weight, layer.stride, layer.padding, layer.dilation, layer.groups)
     x, w, dy = (
         place.array(rng.standard_normal(shape, dtype=np.float32).astype(dtype))
         for shape in (x_shape, layer.weight, geometry.y_shape)
     )
-    size, block, in_place = x.dtype.itemsize, block_bytes(x, workspace), multiplies_in_place(x)
-    wanted = Wanted(size, True, True, True, workspace, block, UNLIMITED, "auto", "auto", in_place)
+    size, workspace = x.dtype.itemsize, workspace_bytes(x)
+    limits = Limits(
+        size,
+        workspace,
+        block_bytes(x, workspace),
+        in_place=multiplies_in_place(x),
+        threaded=makes_together(x),
+        check_finite=can_check_finite(x),
+    )
+    wanted = Wanted(limits, gpu=on_gpu(x), kernels=has_kernels(x))
     found: list[Row] = []
-    for basis in bases(geometry, wanted):
-        if only and basis.name != only:
-            continue
-        for slot in "yxw":
-            planned = plan(geometry, slot, basis, Limits(size, workspace, block, in_place=in_place))
+    target = contractions.Target(x.dtype)
+    for slot in "yxw":
+        for basis in bases(geometry, slot, wanted):
+            if only and basis.name != only:
+                continue
+            planned = plan(geometry, slot, basis, limits)
             calls = {
-                "y": lambda p=planned: contractions.forward(
-                    p, x, Weight(w), None, contractions.Target(xp.empty(geometry.y_shape, dtype=x.dtype)), xp=xp
-                ),
-                "x": lambda p=planned: contractions.input_grad(p, dy, Weight(w), None, x.dtype, xp=xp),
+                "y": lambda p=planned: contractions.forward(p, x, Weight(w), None, target, xp=xp),
+                "x": lambda p=planned: contractions.input_grad(p, dy, Weight(w), None, target, xp=xp),
                 "w": lambda p=planned: contractions.weight_grad(p, dy, x, xp=xp),
             }
             amounts = [float(amount) for amount in op_counts(planned)]
@@ -110,9 +124,7 @@ def fitted(measured: list[Row]) -> Prices:
     return prices
 
 
-def with_table(
-    source: str, name: str, comment: list[str], prices: dict[int, dict[tuple[str, str], list[float]]]
-) -> str:
+def with_table(source: str, name: str, comment: list[str], prices: Prices) -> str:
     """The source with another table of that name, and another comment above it."""
     lines = source.splitlines()
     (node,) = (node for node in ast.parse(source).body if tables_in(node) == [name])
@@ -134,17 +146,12 @@ def tables_in(node: ast.stmt) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--library", choices=TABLES, default="numpy", help="whose prices (numpy)")
-    parser.add_argument("--table", metavar="NAME", help="the table of that file (COSTS; GPU_COSTS)")
+    parser.add_argument("--library", choices=HOMES, default="numpy", help="whose prices (numpy)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write down the measurements, or read them if there")
     parser.add_argument("--only", metavar="NAME", help="measure this algorithm anew, and take the rest from the file")
     arguments = parser.parse_args()
     path, only, library = arguments.json, arguments.only, arguments.library
-    table = arguments.table or TABLES[library]
-    source = TARGET.read_text()
-    tables = [name for node in ast.parse(source).body for name in tables_in(node) if name != "__all__"]
-    if table not in tables:
-        parser.error(f"{TARGET} has no table {table} to write to; it has {', '.join(tables)}")
+    home, table = HOMES[library]
     place = place_of(library, standin=False)
     measured = [(*row,) for row in json.loads(path.read_text())] if path and path.exists() else []
     if only or not measured:
@@ -164,7 +171,7 @@ def main() -> None:
         "For numbers of 4 bytes and of 8: each algorithm and slot, and the price of a part, of a multiplication, of",
         "a number of X, of Y and of W.",
     ]
-    TARGET.write_text(with_table(source, table, comment, fitted(measured)))
+    home.write_text(with_table(home.read_text(), table, comment, fitted(measured)))
 
 
 if __name__ == "__main__":

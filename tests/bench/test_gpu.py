@@ -18,7 +18,7 @@ from layers import LAYERS
 from measure import Pace, wrong_rows
 
 import xpconv
-from xpconv._algorithms import costs
+from xpconv._algorithms import costs, gpu_costs
 
 TINY = "tiny 3 taps"
 
@@ -134,14 +134,23 @@ def test_layers_are_chosen_by_a_part_of_their_name(monkeypatch, capsys):
 
 
 def test_prices_of_a_gpu_are_measured_and_written_to_their_place(device):
-    place = fit.place_of("cupy", standin=device.standin)
-    measured = fit.rows(LAYERS[TINY], 2, "float32", "lowering", place)
-    assert [row[:3] for row in measured] == [("lowering", slot, 4) for slot in "yxw"]
+    layer = LAYERS[TINY]
+    measured = fit.rows(layer, 2, "float32", None, fit.place_of("cupy", standin=device.standin))
+    names = {name for name, *_ in measured}
+    assert {"lowering", "winograd", "fft"} < names
+    assert names <= {name for name, _ in gpu_costs.GPU_COSTS[4]}
     prices = fit.fitted(measured)
-    source = Path(costs.__file__).read_text() + "\n# Of old.\nOTHERS = {}\nEND = 1\n"
-    changed = fit.with_table(source, "OTHERS", ["Of a GPU."], prices)
-    assert changed.startswith(source.partition("# Of old.")[0] + "# Of a GPU.\nOTHERS = {\n    4: {\n")
+    path, table = fit.HOMES["cupy"]
+    changed = fit.with_table(path.read_text(), table, ["Of a GPU."], prices)
+    assert "\n# Of a GPU.\nGPU_COSTS = {\n    4: {\n" in changed
     values: dict = {}
     exec(changed, values)
-    assert (values["COSTS"], values["END"]) == (costs.COSTS, 1)
-    assert {key: [*row] for key, row in values["OTHERS"][4].items()} == prices[4]
+    assert {key: [*row] for key, row in values["GPU_COSTS"][4].items()} == prices[4]
+    assert values["GPU_TURN"] == gpu_costs.GPU_TURN
+
+
+def test_the_table_of_prices_is_as_it_is_written():
+    path, table = fit.HOMES["numpy"]
+    source = path.read_text()
+    comment = [line.removeprefix("# ") for line in source.splitlines() if line.startswith("#")]
+    assert fit.with_table(source, table, comment, costs.COSTS) == source

@@ -68,7 +68,8 @@ class Banded(Tiled):
     def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) -> (g, o*tile, c*leading taps*tile's inputs)."""
         outputs = (geometry.groups * geometry.outputs, -1, self.tile, self.tiles(geometry)[0].kernel[-1])
-        W = xp.reshape(xp.matmul(w, self._matrix(geometry, w, xp=xp)), outputs)  # (g*o, c*leading taps, tile, inputs)
+        rows = xp.matmul(xp.reshape(w, (-1, w.shape[-1])), self._matrix(geometry, w, xp=xp))
+        W = xp.reshape(rows, outputs)  # (g*o, c*leading taps, tile, inputs)
         W = xp.permute_dims(W, (0, 2, 1, 3))
         return xp.reshape(W, (geometry.groups, geometry.outputs * self.tile, -1))
 
@@ -76,8 +77,9 @@ class Banded(Tiled):
         inputs = self.tiles(geometry)[0].kernel[-1]
         W = xp.reshape(W, (geometry.groups * geometry.outputs, self.tile, -1, inputs))
         W = xp.permute_dims(W, (0, 2, 1, 3))
-        W = xp.reshape(W, (*geometry.w_shape[:-1], self.tile * inputs))
-        return xp.matmul(W, xp.matrix_transpose(self._matrix(geometry, W, xp=xp)))
+        W = xp.reshape(W, (-1, self.tile * inputs))
+        w = xp.matmul(W, xp.matrix_transpose(self._matrix(geometry, W, xp=xp)))
+        return xp.reshape(w, geometry.w_shape)
 
     def _matrix(self, geometry: Geometry, like: ArrayT, *, xp: Namespace) -> ArrayT:
         last = geometry.axes[-1]

@@ -11,18 +11,21 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._spec.geometry import Axis, Geometry
 from .._spec.memory import once
 from .banded import Banded
 from .basis import Basis
 from .costs import COSTS
+from .direct import Direct
 from .flat import Flat
 from .fourier import Fourier, circle, shortest
-from .lowering import Lowering
-from .plan import UNLIMITED, Copies, Limits, Plan, plan
+from .gpu_costs import GPU_COSTS, GPU_TURN
+from .lowering import BySample, Lowering
+from .plan import UNLIMITED, Limits, Plan, plan
 from .winograd import Winograd
 
 __all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "op_counts", "ways"]
@@ -31,17 +34,14 @@ __all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "op_counts", "ways"]
 class Wanted(NamedTuple):
     """What the choice depends on beside the geometry: the numbers, the library and the options."""
 
-    item_bytes: int
-    floating: bool
-    check_finite: bool  # NaN can be detected, so algorithms that spread it are allowed
-    fourier: bool  # whether the library has Fourier transforms
-    workspace: int
-    block: int
-    most_parts: int
-    method: str
-    precision: str
-    in_place: bool = False  # whether a product can be written to where it belongs
-    copies: Copies = Copies()
+    limits: Limits
+    floating: bool = True
+    may_spread: bool = True  # NaN can be detected, or the caller says that there are none: so algorithms may spread it
+    fourier: bool = True  # whether the library has Fourier transforms
+    method: str = "auto"
+    precision: str = "auto"
+    gpu: bool = False
+    kernels: bool = False  # whether the library compiles kernels
 
 
 class Piece(NamedTuple):
@@ -110,9 +110,8 @@ def _cheapest(geometry: Geometry, slot: str, wanted: Wanted, limit: float) -> Ch
     best, names = None, _algorithms(geometry, wanted)
     for some in (names[:1], names[1:]):  # lowering first: it is the best of small work
         able = [name for name in some if _part_price(name, geometry, slot, wanted) < limit]
-        bounds = [
-            (_lower_bound(geometry, slot, one, wanted), one) for name in able for one in _BASES[name](geometry, wanted)
-        ]
+        able_bases = chain.from_iterable(_BASES[name](geometry, slot, wanted) for name in able)
+        bounds = [(_lower_bound(geometry, slot, basis, wanted), basis) for basis in able_bases]
         for least, basis in sorted(bounds, key=itemgetter(0)):
             if least >= limit:
                 break
@@ -132,31 +131,33 @@ def ways(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
 
 
 def _all(geometry: Geometry, slot: str, wanted: Wanted) -> list[Choice]:
-    found = [_planned(geometry, slot, basis, wanted) for basis in bases(geometry, wanted)]
+    found = [_planned(geometry, slot, basis, wanted) for basis in bases(geometry, slot, wanted)]
     rewritten = _rewritten(geometry, wanted, math.inf) if slot == "x" else None
     return found if rewritten is None else [*found, rewritten]
 
 
 def _no_way(geometry: Geometry, slot: str, wanted: Wanted) -> ValueError:
     """The error where no algorithm can do it, or none within the workspace."""
-    unlimited = wanted._replace(workspace=UNLIMITED)
+    limits = wanted.limits
+    unlimited = wanted._replace(limits=limits._replace(workspace=UNLIMITED))
     if _cheapest(geometry, slot, unlimited, math.inf) is None:
         return ValueError(
             f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '
             f"{_FOR[wanted.method]}"
         )
-    least = wanted.workspace
+    least = limits.workspace
     while True:  # with more workspace, parts may be larger
-        more = wanted._replace(workspace=least, block=wanted.block * least // wanted.workspace)
-        enough = min(way.bytes for way in _all(geometry, slot, more))
+        more = limits._replace(workspace=least, block=limits.block * least // limits.workspace)
+        enough = min(way.bytes for way in _all(geometry, slot, wanted._replace(limits=more)))
         if enough <= least:
             break
         least = enough
     method = "" if wanted.method == "auto" else f" by method {wanted.method!r}"
-    return ValueError(f"workspace must be at least {least} for this convolution{method}: got {wanted.workspace}")
+    return ValueError(f"workspace must be at least {least} for this convolution{method}: got {limits.workspace}")
 
 
 _FOR = {
+    "direct": "real or complex numbers in a library that compiles kernels, such as CuPy",
     "winograd": "real or complex numbers, stride and dilation 1 and 3 or 5 taps (or 1) along each axis; 3 at the "
     "highest precision",
     "banded": "real or complex numbers over at least one axis",
@@ -187,8 +188,8 @@ def _is_empty(geometry: Geometry) -> bool:
 
 
 def _prices(name: str, slot: str, wanted: Wanted) -> tuple[float, ...]:
-    prices: tuple[float, ...] = COSTS[4 if wanted.item_bytes <= 4 else 8][name, slot]
-    return prices
+    costs = GPU_COSTS if wanted.gpu else COSTS
+    return costs[4 if wanted.limits.item_bytes <= 4 else 8][name, slot]
 
 
 def _seconds(slot: str, basis: Basis, wanted: Wanted, counts: Sequence[float]) -> float:
@@ -196,10 +197,7 @@ def _seconds(slot: str, basis: Basis, wanted: Wanted, counts: Sequence[float]) -
 
 
 def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
-    limits = Limits(
-        wanted.item_bytes, wanted.workspace, wanted.block, wanted.most_parts, wanted.in_place, wanted.copies
-    )
-    planned = plan(geometry, slot, basis, limits)
+    planned = plan(geometry, slot, basis, wanted.limits)
     return Choice((Piece(planned),), _seconds(slot, basis, wanted, op_counts(planned)))
 
 
@@ -217,8 +215,11 @@ def _rewritten(geometry: Geometry, wanted: Wanted, limit: float) -> Choice | Non
     count = math.prod([axis.stride for axis in geometry.axes])
     if count > MOST_PHASES:
         return None
-    wanted = wanted._replace(most_parts=-(-wanted.most_parts // count), copies=wanted.copies._replace(weight=1))
-    phases, seconds = geometry.gradient_phases(), _TURN * math.prod(geometry.w_shape) * (geometry.taps > 1)
+    limits = wanted.limits
+    copies, most_parts = limits.copies._replace(weight=1), -(-limits.most_parts // count)
+    wanted = wanted._replace(limits=limits._replace(copies=copies, most_parts=most_parts))
+    turned = math.prod(geometry.w_shape) * (geometry.taps > 1)
+    phases, seconds = geometry.gradient_phases(), (GPU_TURN if wanted.gpu else _TURN) * turned
     chosen: dict[Geometry, Choice] = {}  # equal phases are planned once
     pieces = []
     for phase in phases:
@@ -248,10 +249,10 @@ def _counts(basis: Basis, part: Geometry, count: int, cuts: int) -> tuple[float,
     return (count, count * products, count * x * effort, count * y * effort, cuts * w)
 
 
-def bases(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
+def bases(geometry: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:
     """The algorithms that can compute it, each with several tile sizes."""
     for name in _algorithms(geometry, wanted):
-        yield from _BASES[name](geometry, wanted)
+        yield from _BASES[name](geometry, slot, wanted)
 
 
 def _algorithms(geometry: Geometry, wanted: Wanted) -> list[str]:
@@ -259,9 +260,12 @@ def _algorithms(geometry: Geometry, wanted: Wanted) -> list[str]:
     axes, method = geometry.axes, wanted.method
     nothing = 0 in (geometry.samples, geometry.inputs, geometry.outputs)
     names = ["lowering"] if method in ("auto", "lowering") or nothing else []
-    if nothing or not axes or not wanted.floating or (method == "auto" and not wanted.check_finite):
+    if wanted.kernels and wanted.floating and method in ("auto", "direct") and not nothing:
+        names.append("direct")
+    if nothing or not axes or not wanted.floating or (method == "auto" and not wanted.may_spread):
         return names
-    if method in ("auto", "lowering") and wanted.check_finite and len(axes) > 1 and geometry.taps > 1:
+    rows = method in ("auto", "lowering") and wanted.may_spread and not wanted.gpu
+    if rows and len(axes) > 1 and geometry.taps > 1:
         names += ["flat"] * all(axis.stride == 1 for axis in axes[1:])
     if method in ("auto", "winograd") and all(map(_is_short, axes)):
         names.append("winograd")
@@ -272,7 +276,14 @@ def _algorithms(geometry: Geometry, wanted: Wanted) -> list[str]:
     return names
 
 
-def _winograd(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
+def _lowering(geometry: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:
+    yield Lowering()
+    one_product = wanted.limits.halves and geometry.groups == 1  # of 16-bit numbers: see `Plan.in_halves`
+    if wanted.gpu and not one_product and (slot != "w" or geometry.is_pointwise):
+        yield BySample()
+
+
+def _winograd(geometry: Geometry, _: str, wanted: Wanted) -> Iterator[Basis]:
     # Each point costs precision: 6 on an axis are the most, and 4 where the highest precision is wanted.
     for points in (4, 6) if wanted.precision == "auto" else (4,):
         tiles = tuple([1 if taps == 1 else max(points - taps + 1, 0) for taps in geometry.kernel])
@@ -280,16 +291,17 @@ def _winograd(geometry: Geometry, wanted: Wanted) -> Iterator[Basis]:
             yield Winograd(tiles)
 
 
-def _fourier(geometry: Geometry, _: Wanted) -> Iterator[Basis]:
+def _fourier(geometry: Geometry, *_: Any) -> Iterator[Basis]:
     sizes = [[min(_fast(times * axis.extent), _whole(axis)) for axis in geometry.axes] for times in (2, 4, 2**40)]
     return map(Fourier, sorted(set(map(tuple, sizes))))
 
 
-_BASES: dict[str, Callable[[Geometry, Wanted], Iterable[Basis]]] = {
-    "lowering": lambda *_: (Lowering(),),
+_BASES: dict[str, Callable[[Geometry, str, Wanted], Iterable[Basis]]] = {
+    "lowering": _lowering,
+    "direct": lambda _, slot, __: () if slot == "x" else (Direct(),),
     "flat": lambda *_: (Flat(),),
     "winograd": _winograd,
-    "banded": lambda geometry, _: map(Banded, sorted({min(tile, geometry.out[-1]) for tile in (4, 8, 14, 28)})),
+    "banded": lambda geometry, *_: map(Banded, sorted({min(tile, geometry.out[-1]) for tile in (4, 8, 14, 28)})),
     "fft": _fourier,
 }
 

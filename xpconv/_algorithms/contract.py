@@ -6,15 +6,20 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .._arrays.devices import device
+from .._arrays.direct import has_kernels
 from .._arrays.doors import (
     block_bytes,
     can_check_finite,
     convert,
     is_finite,
     item_bytes,
+    makes_together,
     most_parts,
+    multiplies_halves,
     multiplies_in_place,
+    on_gpu,
     place_of,
+    workspace_bytes,
 )
 from .._arrays.dtypes import accumulating
 from .._arrays.namespace import has_fft, is_complex, is_floating
@@ -26,7 +31,7 @@ from .._spec.options import current
 from .choose import Choice, Wanted, choose, ways
 from .contractions import Target, accumulator, forward, input_grad, nothing_but, weight_grad
 from .lowering import Lowering
-from .plan import UNLIMITED, Copies, plan
+from .plan import UNLIMITED, Copies, Limits, plan
 from .weight import Weight
 
 __all__ = ["Reading", "Task", "check", "contract", "ways_to_do"]
@@ -39,6 +44,7 @@ class Reading(NamedTuple):
     border: bool = False  # whether the border of one is added as it is read
     conjugated: bool = False  # whether one is conjugated, where numbers are complex
     some_taps: bool = False  # whether it reads only some of the weight's taps
+    halves: bool = False  # whether both operands have the same dtype of 16 bits
 
 
 @dataclass(frozen=True)
@@ -54,17 +60,16 @@ class Task:
 
 def contract(task: Task, a: ArrayT, b: Any, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     """y from x and a `Weight`, dx from dy and a `Weight`, or dw from dy and x; the first two with a bias, if any."""
-    geometry, dtype = task.geometry, task.dtype
-    choice, made = _chosen(task, a, b.array.dtype if isinstance(b, Weight) else b.dtype, xp=xp), a
+    choice, dtype = _chosen(task, a, b.array.dtype if isinstance(b, Weight) else b.dtype, xp=xp), task.dtype
+    made: ArrayT
     if task.slot == "w":
         made = weight_grad(choice.plan, a, b, xp=xp)
     elif task.slot == "y":
-        y: ArrayT = xp.empty(geometry.y_shape, dtype=accumulator(choice.plan, b, dtype, xp=xp), device=device(a))
-        made = forward(choice.plan, a, b, bias, Target(y), xp=xp)
+        made = forward(choice.plan, a, b, bias, Target(dtype), xp=xp)
     elif choice.rewritten:
         made = _by_phases(choice, task, a, b, bias, xp=xp)
     else:
-        made = input_grad(choice.plan, a, b, bias, dtype, xp=xp)
+        made = input_grad(choice.plan, a, b, bias, Target(dtype), xp=xp)
     return convert(made, dtype, xp=xp)
 
 
@@ -74,10 +79,13 @@ def _by_phases(
     """dx as forward contractions: x is correlated with w, so dx is dy convolved with w, its taps reversed."""
     geometry, dtype, compute = task.geometry, task.dtype, w.array.dtype
     # Zeros around dy, times a weight that is not finite, are NaN. Where reading it would wait for a device or break a
-    # trace, `is_finite` returns True unchecked: `options` documents what such weights do there.
-    if choice.pieces and is_floating(compute, xp=xp) and not is_finite(w.array, xp=xp):
+    # trace, nothing is checked: `options` documents what such weights do there.
+    checks = choice.pieces and choice.plan.limits.check_finite and is_floating(compute, xp=xp)
+    if checks and not is_finite(w.array, xp=xp):
         lowered = plan(geometry, "x", Lowering(), choice.plan.limits._replace(most_parts=UNLIMITED))
-        return input_grad(lowered, dy, Weight(w.array), bias, dtype, xp=xp)
+        return input_grad(lowered, dy, Weight(w.array), bias, Target(dtype), xp=xp)
+    if choice.phases == 1 and choice.pieces:
+        return forward(choice.plan, dy, Weight(w.array, w.memory, choice.pieces[0].taps), bias, Target(dtype), xp=xp)
     sums_dtype = dtype
     if compute != dtype and any(accumulator(piece.plan, w, dtype, xp=xp) != dtype for piece in choice.pieces):
         sums_dtype = accumulating(xp, dtype, compute)
@@ -88,7 +96,7 @@ def _by_phases(
         dx = nothing_but(bias, geometry.x_shape, w.array, sums_dtype, xp=xp)
     for piece in choice.pieces:
         turned = Weight(w.array, w.memory, piece.taps)
-        dx = forward(piece.plan, dy, turned, bias, Target(dx, piece.inputs if choice.phases > 1 else None), xp=xp)
+        dx = forward(piece.plan, dy, turned, bias, Target(sums_dtype, dx, piece.inputs), xp=xp)
     return dx
 
 
@@ -120,23 +128,32 @@ MOST_CHOICES = 8  # of a task: for so many different options
 def _wanted(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> Wanted:
     """Integers may be computed in floating point, but only by sums that are exact: by lowering."""
     array, options = like.array if isinstance(like, Operand) else like, current()
-    return Wanted(
+    workspace, checks = options.workspace or workspace_bytes(array), can_check_finite(array)
+    limits = Limits(
         item_bytes(compute_dtype),
-        is_floating(task.dtype, xp=xp),
-        can_check_finite(array),
-        has_fft(xp),
-        options.workspace,
-        block_bytes(array, options.workspace),
+        workspace,
+        block_bytes(array, workspace),
         most_parts(array),
+        multiplies_in_place(array),
+        makes_together(array),
+        task.reading.halves and multiplies_halves(array),
+        checks and not options.finite,
+        _copies(task, compute_dtype, xp=xp),
+    )
+    return Wanted(
+        limits,
+        is_floating(task.dtype, xp=xp),
+        checks or options.finite,
+        has_fft(xp),
         options.method,
         options.precision,
-        multiplies_in_place(array),
-        _copies(task, compute_dtype, xp=xp),
+        on_gpu(array),
+        has_kernels(array),
     )
 
 
 def _copies(task: Task, compute_dtype: Any, *, xp: Namespace) -> Copies:
-    dtypes, border, conjugated, some_taps = task.reading
+    dtypes, border, conjugated, some_taps, _ = task.reading
     converted = any(dtype != compute_dtype for dtype in dtypes)
     conjugated = conjugated and is_complex(compute_dtype, xp=xp)
     return Copies(2 * border + converted + conjugated, int(some_taps))

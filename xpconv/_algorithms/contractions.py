@@ -20,19 +20,22 @@ depend on how many; parts that share elements are added one after the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, groupby
 from typing import Any, Generic, NamedTuple, TypeAlias
 
 from .._arrays.devices import device
-from .._arrays.doors import add, is_finite, matmul, multiplied_into, put, quietly, side_by_side
+from .._arrays.direct import direct_forward, direct_weight_grad, has_kernels
+from .._arrays.doors import add, convert, is_finite, matmul, multiplied_into, put, quietly, side_by_side
 from .._arrays.dtypes import accumulating
+from .._arrays.padding import Operand, as_it_is
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import part_of
 from .._spec.options import current
 from .._spec.parts import Part, Parts
-from .basis import Basis
+from .direct import Direct
 from .plan import Plan
 from .weight import Weight
 
@@ -44,9 +47,10 @@ Job: TypeAlias = tuple[Part, Any]  # with the weight of the part in the basis
 
 
 class Target(NamedTuple, Generic[ArrayT]):
-    """The array that a result is written to, or its elements at steps along each spatial axis."""
+    """Where a result goes: to a new array, or to an array at steps along each spatial axis."""
 
-    array: ArrayT
+    dtype: Any  # of a new array, unless sums need a wider one
+    array: ArrayT | None = None
     within: Within = None
 
 
@@ -54,20 +58,24 @@ def forward(
     plan: Plan, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, target: Target[ArrayT], *, xp: Namespace
 ) -> ArrayT:
     """y = Ey*( W @ X ) + bias, in the target."""
+    if isinstance(plan.basis, Direct) and has_kernels(w.array):
+        return _directly(plan, x, w, bias, target, xp=xp)
     plan = w.suited(plan)
 
     def factors(part: Part, W: ArrayT) -> tuple[ArrayT, ArrayT]:
-        return W, plan.basis.ex(x[part.x], part.geometry, xp=xp)
+        X = plan.basis.ex(_read(x, part.x, plan), part.geometry, xp=xp)
+        return convert(W, X.dtype, xp=xp), X
 
     def lowered(part: Part) -> ArrayT:
         plain, piece = plan.lowered(part.geometry, "y"), w.part(part, plan.parts.geometry.inputs, xp=xp)
-        y: ArrayT = xp.empty(part.geometry.y_shape, dtype=w.array.dtype, device=device(piece))
-        return forward(plain, x[part.x], Weight(piece), None, Target(y), xp=xp)
+        return forward(plain, x[part.x], Weight(piece), None, Target(w.array.dtype), xp=xp)
 
     return _Filling("y", plan, factors, lowered, bias, xp).into(target, w)
 
 
-def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, dtype: Any, *, xp: Namespace) -> ArrayT:
+def input_grad(
+    plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, target: Target[ArrayT], *, xp: Namespace
+) -> ArrayT:
     """dx = Ex*( W^T @ Y ) + bias: with a bias, the transposed convolution of dy."""
     plan, whole = w.suited(plan), plan.parts.geometry
 
@@ -76,25 +84,27 @@ def input_grad(plan: Plan, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, d
 
     def lowered(part: Part) -> ArrayT:
         plain, piece = plan.lowered(part.geometry, "x"), Weight(w.part(part, whole.inputs, xp=xp))
-        return input_grad(plain, dy[part.y], piece, None, w.array.dtype, xp=xp)
+        return input_grad(plain, dy[part.y], piece, None, Target(w.array.dtype), xp=xp)
 
-    sums_dtype = accumulator(plan, w, dtype, xp=xp)
-    if plan.overlapping:
-        dx, bias = nothing_but(bias, whole.x_shape, w.array, sums_dtype, xp=xp), None
-    else:
-        dx = xp.empty(whole.x_shape, dtype=sums_dtype, device=device(w.array))
-    return _Filling("x", plan, factors, lowered, bias, xp).into(Target(dx), w)
+    return _Filling("x", plan, factors, lowered, bias, xp).into(target, w)
 
 
 def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     """dw = Ew*( Y @ X^T ): summed in the basis over the parts, in several partial sums, and then over these."""
-    basis, parts = plan.basis, plan.parts
+    basis, parts, limits = plan.basis, plan.parts, plan.limits
+    if isinstance(basis, Direct) and has_kernels(x.array if isinstance(x, Operand) else x):
+        geometry = parts.geometry
+        dw: ArrayT = direct_weight_grad(_whole(dy, geometry.out), _whole(x, geometry.size), geometry, x.dtype)
+        return dw
     count = parts.count // plan.weight_cuts  # parts of the same weights
 
     def product(part: Part) -> ArrayT:
-        Y = basis.ey(dy[part.y], part.geometry, xp=xp)
-        X = basis.ex(x[part.x], part.geometry, xp=xp)
-        return _product(Y, X.mT, plan, xp=xp)
+        Y = basis.ey(_read(dy, part.y, plan), part.geometry, xp=xp)
+        X = basis.ex(_read(x, part.x, plan), part.geometry, xp=xp)
+        # Where several matrices are multiplied at once, some libraries copy one that is transposed: the smaller, then.
+        reverse = basis.swapped != (not limits.in_place and math.prod(X.shape[:-2]) > 1 and X.shape[-2] > Y.shape[-2])
+        product = _product(Y, X.mT, plan, reverse, xp=xp)
+        return product if count == 1 else convert(product, x.dtype, xp=xp)
 
     def lowered(part: Part) -> ArrayT:
         return weight_grad(plan.lowered(part.geometry, "w"), dy[part.y], x[part.x], xp=xp)
@@ -104,7 +114,7 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
         geometry = parts[some[0]].geometry
         return _checked(
             "w",
-            basis,
+            plan,
             lambda: basis.ew_adjoint(_sum(product, parts, some), geometry, xp=xp),
             lambda: _sum(lowered, parts, some),
             xp=xp,
@@ -118,15 +128,27 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     if not count:
         zeros: ArrayT = xp.zeros(parts.geometry.w_shape, dtype=x.dtype, device=device(x))
         return zeros
-    if plan.is_tiny and basis.reshapes("w", parts.geometry):
-        return summed((0,))
+    alone = plan.is_tiny or (plan.partial_sums * plan.weight_cuts == 1 and not limits.threaded)
+    if alone and basis.reshapes("w", parts.geometry):
+        return summed(range(count))
     sums: ArrayT = xp.empty((plan.partial_sums, *parts.geometry.w_shape), dtype=x.dtype, device=device(x))
     jobs = ((weights, i) for weights in range(plan.weight_cuts) for i in range(plan.partial_sums))
     sums = side_by_side(sums, partial(compute, write=put), jobs, plan.threads(current().threads))
-    dw: ArrayT = sums[0, ...]
+    dw = sums[0, ...]
     for i in range(1, plan.partial_sums):
         dw = xp.add(dw, sums[i, ...])  # a new array: a view would hold all of them
     return dw
+
+
+def _directly(
+    plan: Plan, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, target: Target[ArrayT], *, xp: Namespace
+) -> ArrayT:
+    """y by a kernel that has no parts."""
+    whole, geometry, out = plan.parts[0], plan.parts.geometry, target.array
+    if out is None:
+        out = xp.empty(geometry.y_shape, dtype=target.dtype, device=device(w.array))
+    direct_forward(_whole(x, geometry.size), w.part(whole, geometry.inputs, xp=xp), bias, out, target.within, geometry)
+    return out
 
 
 def per_channel(bias: ArrayT, ndim: int, *, xp: Namespace) -> ArrayT:
@@ -159,9 +181,12 @@ class _Filling(NamedTuple, Generic[ArrayT]):
     def into(self, target: Target[ArrayT], w: Weight[ArrayT]) -> ArrayT:
         """The target, part by part; parts that are added to the same numbers come in steps, one after another."""
         plan, parts, out = self.plan, self.plan.parts, target.array
+        if out is None and self.is_one_product:
+            return self.one_product(w)
+        if out is None:
+            out = self.new(target.dtype, w)
         if plan.is_tiny:  # the shortest way: small calls are mostly overhead
-            part = parts[0]
-            return self.compute(target.within, put, out, (part, w.in_basis(part, plan, xp=self.xp)))
+            return self.compute(target.within, put, out, (parts[0], w.in_basis(parts[0], plan, xp=self.xp)))
         threads, steps = plan.threads(current().threads), parts.counts[parts.reduced]
         size = parts.count // steps
 
@@ -178,9 +203,32 @@ class _Filling(NamedTuple, Generic[ArrayT]):
             out = side_by_side(out, partial(self.compute, target.within, write), jobs(size * i), threads)
         return out
 
+    @property
+    def is_one_product(self) -> bool:
+        """Whether a product is the whole result, where no library writes it to where it belongs."""
+        plan = self.plan
+        geometry, one = plan.parts.geometry, plan.parts.count == 1 and not plan.overlapping
+        return one and not plan.limits.in_place and plan.basis.reshapes(self.slot, geometry) and geometry.positions > 0
+
+    def one_product(self, w: Weight[ArrayT]) -> ArrayT:
+        part, bias = self.plan.parts[0], self.bias
+        made = self.product(part, *self.factors(part, w.in_basis(part, self.plan, xp=self.xp)))
+        return made if bias is None else add(made, (...,), per_channel(bias, made.ndim, xp=self.xp), xp=self.xp)
+
+    def new(self, dtype: Any, w: Weight[ArrayT]) -> ArrayT:
+        """An array for the result, where parts are added to it with the bias in it."""
+        plan, geometry = self.plan, self.plan.parts.geometry
+        dtype = accumulator(plan, w, dtype, xp=self.xp)
+        shape = geometry.y_shape if self.slot == "y" else geometry.x_shape
+        if plan.overlapping:
+            return nothing_but(self.bias, shape, w.array, dtype, xp=self.xp)
+        made: ArrayT = self.xp.empty(shape, dtype=dtype, device=device(w.array))
+        return made
+
     def compute(self, within: Within, write: Write[ArrayT], out: ArrayT, job: Job) -> ArrayT:
         """Compute a part, and write it."""
         (part, W), (slot, plan, factors, lowered, bias, xp) = job, self
+        bias = None if plan.overlapping else bias
         geometry, where, summed = (
             (part.geometry, part.y, part.inputs) if slot == "y" else (part.geometry, part.x, part.outputs)
         )
@@ -195,32 +243,41 @@ class _Filling(NamedTuple, Generic[ArrayT]):
                 return out if own is None else add(out, where, own, xp=xp)
             made = self.product(part, a, b)
         else:
-            made = _checked(
-                slot, plan.basis, lambda: self.product(part, *factors(part, W)), lambda: lowered(part), xp=xp
-            )
+            made = _checked(slot, plan, lambda: self.product(part, *factors(part, W)), lambda: lowered(part), xp=xp)
         return write(out, where, made if own is None else add(made, (...,), own, xp=xp), xp=xp)
 
     def product(self, part: Part, a: ArrayT, b: ArrayT) -> ArrayT:
         basis = self.plan.basis
         back = basis.ey_adjoint if self.slot == "y" else basis.ex_adjoint
-        return back(_product(a, b, self.plan, xp=self.xp), part.geometry, xp=self.xp)
+        made = _product(a, b, self.plan, basis.swapped, xp=self.xp)
+        return back(made, part.geometry, xp=self.xp)
 
 
-def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:
-    if not plan.basis.swapped:
+def _whole(x: ArrayT, size: tuple[int, ...]) -> ArrayT:
+    """All of an operand, in the dtype that it has in memory."""
+    return as_it_is(x, (slice(None), slice(None), *(slice(0, length) for length in size)))
+
+
+def _read(x: ArrayT, where: tuple[Any, ...], plan: Plan) -> ArrayT:
+    return as_it_is(x, where) if plan.in_halves else x[where]
+
+
+def _product(a: ArrayT, b: ArrayT, plan: Plan, reverse: bool, *, xp: Namespace) -> ArrayT:
+    if not reverse:
         return matmul(a, b, pieces=plan.pieces, xp=xp)
     return matmul(b.mT, a.mT, pieces=plan.pieces, xp=xp).mT
 
 
 def _checked(
-    slot: str, basis: Basis, make: Callable[[], ArrayT], lowered: Callable[[], ArrayT], *, xp: Namespace
+    slot: str, plan: Plan, make: Callable[[], ArrayT], lowered: Callable[[], ArrayT], *, xp: Namespace
 ) -> ArrayT:
     """What `make` returns; where the basis has spread NaN or infinities in it, what `lowered` returns."""
-    if not basis.propagates_nonfinite:
+    spread = plan.basis.propagates_nonfinite
+    if not spread:
         return make()
     with quietly():
         made = make()
-        if slot not in basis.propagates_nonfinite or is_finite(made, xp=xp):
+        if slot not in spread or not plan.limits.check_finite or is_finite(made, xp=xp):
             return made
     del made
     return lowered()

@@ -8,16 +8,17 @@ Source: K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neur
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from .._arrays.padding import pad, pad_adjoint
 from .._arrays.typing import ArrayT, Namespace
-from .._arrays.windows import columns, fold
+from .._arrays.windows import columns, fold, windows
 from .._spec.geometry import Geometry
 from .basis import Footprint
 
-__all__ = ["Lowering", "TapsFirst"]
+__all__ = ["BySample", "Lowering", "TapsFirst"]
 
 
 @dataclass(frozen=True)
@@ -99,3 +100,54 @@ class TapsFirst(Lowering):
     def ew_adjoint(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         w = xp.reshape(w, (geometry.groups * geometry.outputs, *geometry.kernel, geometry.inputs))
         return xp.permute_dims(w, (0, w.ndim - 1, *range(1, w.ndim - 1)))
+
+
+@dataclass(frozen=True)
+class BySample(Lowering):
+    """With b as the sample, beside the group: the product is y as it lies in memory, and 1x1 needs no columns.
+
+    Each sample has a product of its own, which a GPU makes at the same time.
+    """
+
+    def reshapes(self, slot: str, geometry: Geometry) -> bool:
+        return slot != "x" or geometry.is_pointwise
+
+    def footprint(self, geometry: Geometry) -> Footprint:
+        footprint, products = super().footprint(geometry), 0
+        if geometry.is_pointwise:  # only then it makes weight gradients: one for each sample, which are added
+            products = geometry.samples * math.prod(geometry.w_shape)
+        y = geometry.groups * geometry.outputs * footprint.columns
+        x = 0 if geometry.is_pointwise else footprint.x
+        return footprint._replace(x=x, w=products, y=y, columns=geometry.positions)
+
+    def ex(self, x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(n, g*c, *size) -> (n, g, c*taps, positions)."""
+        X = x if geometry.is_pointwise else windows(pad(x, geometry, xp=xp), geometry, xp=xp)
+        return xp.reshape(X, (*_matrices(geometry), geometry.inputs * geometry.taps, geometry.positions))
+
+    def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        if geometry.is_pointwise:
+            return xp.reshape(X, geometry.x_shape)
+        X = xp.reshape(X, (geometry.samples, geometry.groups * geometry.inputs, *geometry.kernel, *geometry.out))
+        return pad_adjoint(fold(X, geometry, xp=xp), geometry, xp=xp)
+
+    def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(g*o, c, *kernel) -> (1, g, o, c*taps)."""
+        _, *groups = _matrices(geometry)
+        return xp.reshape(w, (1, *groups, geometry.outputs, geometry.inputs * geometry.taps))
+
+    def ew_adjoint(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        w = w[0, ...] if w.shape[0] == 1 else xp.sum(w, axis=0, dtype=w.dtype)
+        return xp.reshape(w, geometry.w_shape)
+
+    def ey(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(n, g*o, *out) -> (n, g, o, positions)."""
+        return xp.reshape(y, (*_matrices(geometry), geometry.outputs, geometry.positions))
+
+    def ey_adjoint(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        return xp.reshape(y, geometry.y_shape)
+
+
+def _matrices(geometry: Geometry) -> tuple[int, ...]:
+    """The samples, and the groups if there are several: an axis of one takes launches, too."""
+    return (geometry.samples, geometry.groups) if geometry.groups > 1 else (geometry.samples,)

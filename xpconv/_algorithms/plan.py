@@ -36,6 +36,9 @@ class Limits(NamedTuple):
     block: int  # bytes of a part
     most_parts: int = UNLIMITED  # about as many, where each takes time to compile, whatever the workspace
     in_place: bool = False  # whether a product can be written to where it belongs
+    threaded: bool = True  # whether several parts are made at the same time
+    halves: bool = False  # whether operands of 16 bits are multiplied as they are, and summed in 32
+    check_finite: bool = True  # whether NaN that an algorithm spreads are found, and computed again
     copies: Copies = Copies()
 
 
@@ -81,6 +84,11 @@ class Plan:
         return 2 if self._products < 8 * LARGE else 4
 
     @once
+    def in_halves(self) -> bool:
+        """Whether y and dw are products of matrices of 16-bit numbers: only one product at a time, not of groups."""
+        return self.limits.halves and type(self.basis) is Lowering and self.largest.groups == 1
+
+    @once
     def _products(self) -> int:
         return self.basis.footprint(self.largest).products
 
@@ -121,7 +129,7 @@ def _numbers_read(part: Geometry, slot: str) -> int:
 
 def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
-    (item_bytes, workspace, block, most, in_place, copies), channels = limits, _CHANNELS[slot]
+    item_bytes, workspace, copies, channels = limits.item_bytes, limits.workspace, limits.copies, _CHANNELS[slot]
     positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
 
     def weight_bytes(part: Geometry) -> int:
@@ -137,14 +145,21 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
         padded = part.samples * part.groups * part.inputs * places
         return item_bytes * (padded + footprint.x + footprint.y)
 
-    # Four parts for the threads, or two, or one; a quarter more, as they overlap a little. Small parts cost more in
-    # Python than they gain, and none has fewer bytes than the weights, which the product of each part reads anew.
     whole, weights, one = part_bytes(geometry), item_bytes * math.prod(geometry.w_shape), geometry.of_samples(1)
-    least = max(4 * SMALL if basis.reshapes("x", one) else SMALL, weights)
-    fraction = next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * least), whole)
-    limit = max(min(block, fraction), whole // most)
+    if limits.threaded:
+        # Four parts for the threads, or two, or one; a quarter more, as they overlap a little. Small parts cost more in
+        # Python than they gain, and none has fewer bytes than the weights, which the product of each part reads anew.
+        least = max(4 * SMALL if basis.reshapes("x", one) else SMALL, weights)
+        limit = min(limits.block, next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * least), whole))
+    else:
+        # A block may be as large as the workspace: what a part takes beside it is left free.
+        beside = (
+            BUFFERS + 2 * min(weight_bytes(geometry), workspace // 4) + item_bytes * basis.footprint(geometry).w_made
+        )
+        limit = min(limits.block, 2 * (workspace * 31 // 32 - beside) // (2 + 2 * copies.read + (slot == "x")))
+    limit = max(limit, whole // limits.most_parts)
     # Of one sample, Y is a view, and the product is written straight to its place.
-    apart = in_place and basis.reshapes("y", one) and part_bytes(one) >= max(2**18, weights)
+    apart = limits.in_place and basis.reshapes("y", one) and part_bytes(one) >= max(2**18, weights)
 
     def parted(by_input: bool) -> Parts:
         room = workspace // 8 if slot == "w" else workspace // 4
@@ -168,7 +183,7 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     terms, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
     sums, own, making = 1, weight_bytes(part), item_bytes * basis.footprint(part).w_made
     if slot == "w":
-        sums = min(terms, max(4 // cuts, 1))
+        sums = min(terms, max(4 // cuts, 1)) if limits.threaded else 1
         # The sums; where they are added, the total and a new total; all but the one that is the result itself.
         arrays = sums + min(sums - 1, 2) - 1
         own, shared = own + making, arrays * item_bytes * math.prod(geometry.w_shape)

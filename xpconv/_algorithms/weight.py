@@ -10,7 +10,8 @@ from .._arrays.doors import flip, quietly, taps_outermost
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.memory import remember
 from .._spec.parts import Part, channels
-from .lowering import Lowering, TapsFirst
+from .direct import Direct
+from .lowering import BySample, Lowering, TapsFirst
 from .plan import Plan
 
 __all__ = ["Weight"]
@@ -37,7 +38,8 @@ class Weight(Generic[ArrayT]):
 
     def suited(self, plan: Plan) -> Plan:
         """The plan, if it is a lowering, with the one that reads the weight as it lies in memory."""
-        if isinstance(plan.basis, Lowering) and self.reversed_taps is None and taps_outermost(self.array):
+        lowered = isinstance(plan.basis, Lowering) and not isinstance(plan.basis, BySample | Direct)
+        if lowered and self.reversed_taps is None and taps_outermost(self.array):
             return replace(plan, basis=TapsFirst())
         return plan
 

@@ -42,6 +42,8 @@ class Contraction(NamedTuple):
         Two for each multiplication of the matrix products that are made.
     workspace : int
         The most bytes that are taken beside the operands and the result.
+    workspace_limit : int
+        How many bytes may be taken.
     seconds : float
         The model's estimate: good for comparing, not for promising.
     others : dict
@@ -55,6 +57,7 @@ class Contraction(NamedTuple):
     threads: int
     flops: int
     workspace: int
+    workspace_limit: int
     seconds: float
     others: dict[str, float]
 
@@ -83,7 +86,7 @@ class Explanation:
             lines.append(f"{made.name}: {made.algorithm}, about {1e3 * made.seconds:.3g} ms")
             lines.append(
                 f"    {made.parts} parts of {made.part_bytes / 2**20:.1f} MiB, {made.threads} at a time, "
-                f"{made.flops / 1e9:.3g} GFLOP, workspace {made.workspace / 2**20:.1f} MiB"
+                f"{made.flops / 1e9:.3g} GFLOP, workspace {made.workspace / 2**20:.1f} of {made.workspace_limit / 2**20:.0f} MiB"
             )
             others = list(made.others.items())[:3]
             lines += [f"    instead of {name}: {1e3 * seconds:.3g} ms" for name, seconds in others]
@@ -158,6 +161,7 @@ def _contraction(name: str, parts: list[list[Choice]], threads: int) -> Contract
         max((max(plan.threads(threads), 1) for plan in plans), default=1),
         sum(plan.flops for plan in plans),
         max((plan.bytes(threads) for plan in plans), default=0),
+        max((plan.limits.workspace for plan in plans), default=0),
         sum(choice.seconds for choice in chosen),
         {way.name: way.seconds for way in parts[0][1:]} if len(parts) == 1 else {},
     )

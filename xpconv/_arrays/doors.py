@@ -45,10 +45,13 @@ __all__ = [
     "is_whole",
     "item_bytes",
     "known_equal",
+    "makes_together",
     "matmul",
     "most_parts",
     "multiplied_into",
+    "multiplies_halves",
     "multiplies_in_place",
+    "on_gpu",
     "place_of",
     "put",
     "quietly",
@@ -56,6 +59,7 @@ __all__ = [
     "side_by_side",
     "strided_view",
     "taps_outermost",
+    "workspace_bytes",
 ]
 
 S = TypeVar("S")
@@ -99,7 +103,7 @@ def constant(make: Callable[..., Any], *sizes: Any, like: ArrayT, xp: Namespace)
     copies another may not wait for. Not kept where arrays may belong to a trace, and end with it.
     """
     place = place_of(like)
-    key = make, sizes, str(like.dtype), place
+    key = make, sizes, str(like.dtype), place, _stream(like) if place else None
     kept = _constants.get(key)
     if kept is None:
         kept = xp.asarray(make(*sizes), dtype=like.dtype, device=device(like))
@@ -113,17 +117,21 @@ _constants: dict[Any, Any] = {}
 
 
 def place_of(x: Any) -> tuple[object, ...] | None:
-    """The device where x lies and the stream that works on it now; None where nothing may be kept from call to call."""
+    """The library and the device where x lies; None where nothing may be kept from call to call."""
     if isinstance(x, np.ndarray):
         return ("numpy",)
     if is_cupy_array(x):
-        cupy = array_api_compat.array_namespace(x)
-        return "cupy", int(x.device), cupy.cuda.get_current_stream().ptr
-    if is_torch_array(x) and is_whole(x):
-        cuda = x.device.type == "cuda"
-        torch = array_api_compat.array_namespace(x)
-        return "torch", str(x.device), torch.cuda.current_stream(x.device).cuda_stream if cuda else 0
-    return None
+        return "cupy", int(x.device)
+    return ("torch", str(x.device)) if is_torch_array(x) and is_whole(x) else None
+
+
+def _stream(x: Any) -> int:
+    """The stream that works on x now; 0 where there is only one."""
+    if is_cupy_array(x):
+        return int(array_api_compat.array_namespace(x).cuda.get_current_stream().ptr)
+    if is_torch_array(x) and x.device.type == "cuda":
+        return int(array_api_compat.array_namespace(x).cuda.current_stream(x.device).cuda_stream)
+    return 0
 
 
 def put(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) -> ArrayT:
@@ -176,14 +184,14 @@ def _wrapped(x: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
 def flip(x: ArrayT, axes: Sequence[int], *, xp: Namespace) -> ArrayT:
     """x in reverse order along the axes, in memory of its own, without negative strides, which BLAS cannot read.
 
-    Elsewhere than on NumPy by indices: under `jit`, JAX's own way can end the process (an error of XLA's), and torch
-    has none for unsigned integers of more than 8 bits.
+    Elsewhere than on NumPy and CuPy by indices: under `jit`, JAX's own way can end the process (an error of XLA's), and
+    torch has none for unsigned integers of more than 8 bits.
     """
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) or is_cupy_array(x):
         where = [slice(None)] * x.ndim
         for axis in axes:
             where[axis] = slice(None, None, -1)
-        return cast(ArrayT, np.ascontiguousarray(x[tuple(where)]))
+        return cast(ArrayT, cast(Any, x)[tuple(where)].copy())
     if is_dask_namespace(cast(Any, xp)):
         return xp.flip(x, axis=tuple(axes))
     dtype = x.dtype
@@ -240,7 +248,7 @@ def matmul(a: ArrayT, b: ArrayT, *, pieces: int = 1, xp: Namespace) -> ArrayT:
     if isinstance(a, np.ndarray) and pieces > 1:
         out = np.empty((*a.shape[:-1], b.shape[-1]), dtype=a.dtype)
         return cast(ArrayT, _multiply(a, cast(Any, b), out, pieces))
-    if a.ndim == 3 and a.shape[0] == 1:
+    if a.ndim == 3 and a.shape[0] == b.shape[0] == 1:
         return xp.matmul(a[0, ...], b[0, ...])[None, ...]
     return xp.matmul(a, b)
 
@@ -277,6 +285,16 @@ def multiplied_into(out: ArrayT, where: tuple[Any, ...], a: ArrayT, b: ArrayT, p
     else:
         np.matmul(cast(Any, a), cast(Any, b), out=place)
     return True
+
+
+def makes_together(x: ArrayT) -> bool:
+    """Whether `side_by_side` makes several parts of arrays like x at the same time."""
+    return isinstance(x, np.ndarray)
+
+
+def multiplies_halves(x: ArrayT) -> bool:
+    """Whether the library multiplies two matrices of 16-bit numbers as fast as it can, and sums in 32 bits."""
+    return is_cupy_array(x)
 
 
 def multiplies_in_place(x: ArrayT) -> bool:
@@ -358,11 +376,23 @@ def is_whole(x: Any) -> bool:
     return type(x) in (torch.Tensor, torch.nn.Parameter)
 
 
+def on_gpu(x: ArrayT) -> bool:
+    """Whether x lies on a GPU, or another device that is not the CPU; False in a trace, where that is unknown."""
+    return not isinstance(x, np.ndarray) and (place := device(x)) is not None and "cpu" not in str(place).lower()
+
+
+def workspace_bytes(x: ArrayT) -> int:
+    """How many bytes a call may take, where the caller leaves that open."""
+    return 2**30 if on_gpu(x) else 2**26
+
+
 def block_bytes(x: ArrayT, workspace: int) -> int:
-    """How many bytes a part should take to be fast."""
+    """How many bytes a part should take to be fast: on a GPU all, as nothing but launches grows with parts."""
     if isinstance(x, np.ndarray):
         return min(2**23, workspace // 8)
-    return min(2**22, workspace // 4) if "cpu" in str(device(x)).lower() else workspace // 2
+    if on_gpu(x):
+        return workspace
+    return min(2**22, workspace // 4) if device(x) is not None else workspace // 2
 
 
 def most_parts(x: ArrayT) -> int:
@@ -396,7 +426,7 @@ def item_bytes(dtype: Any) -> int:
 
 def at_a_time(x: ArrayT, threads: int) -> int:
     """How many parts `side_by_side` makes at the same time, at most: one where the arrays are not NumPy's."""
-    return threads if isinstance(x, np.ndarray) else 1
+    return threads if makes_together(x) else 1
 
 
 def side_by_side(out: ArrayT, work: Callable[[ArrayT, S], ArrayT], items: Iterable[S], threads: int) -> ArrayT:

@@ -19,7 +19,17 @@ from .doors import add, conj, convert, flip, put
 from .namespace import missing_dtypes
 from .typing import ArrayT, Namespace
 
-__all__ = ["Operand", "border", "border_adjoint", "fold_border", "pad", "pad_adjoint", "pieces_of", "repeated"]
+__all__ = [
+    "Operand",
+    "as_it_is",
+    "border",
+    "border_adjoint",
+    "fold_border",
+    "pad",
+    "pad_adjoint",
+    "pieces_of",
+    "repeated",
+]
 
 Runs = Sequence[tuple[Run, ...] | None]
 
@@ -59,11 +69,18 @@ class Operand(Generic[ArrayT]):
     def device(self) -> Any:
         return device(self.array)
 
+    def read(self, where: tuple[Any, ...]) -> ArrayT:
+        """A part, in the dtype of the array."""
+        x: ArrayT = self.array[where] if self.runs is None else border(self.array, where, self.runs, xp=self.xp)
+        return conj(x, xp=self.xp) if self.conjugated else x
+
     def __getitem__(self, where: tuple[Any, ...]) -> ArrayT:
-        x = self.array[where] if self.runs is None else border(self.array, where, self.runs, xp=self.xp)
-        if self.conjugated:
-            x = conj(x, xp=self.xp)
-        return convert(x, self.dtype, xp=self.xp)
+        return convert(self.read(where), self.dtype, xp=self.xp)
+
+
+def as_it_is(x: ArrayT, where: tuple[Any, ...]) -> ArrayT:
+    """A part of an array or of an `Operand`, in the dtype that it has in memory."""
+    return x.read(where) if isinstance(x, Operand) else x[where]
 
 
 def border(x: ArrayT, where: tuple[slice, ...], runs: Runs, *, xp: Namespace) -> ArrayT:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 from .._algorithms.contract import Reading, Task, check
+from .._arrays.doors import item_bytes
 from .._arrays.dtypes import DTypes, exact, real_dtype, result_dtype
 from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, missing_dtypes
@@ -103,8 +104,16 @@ class Problem:
             border=slot != "x" and self.convolution.border is not None,
             conjugated=slot == "w",
             some_taps=any(row.input_dilation > 1 for row in self.convolution.rows),
+            halves=self._in_halves,
         )
         return tuple((step, Task(slot, step.geometry, self.dtype, reading)) for step in steps)
+
+    @once
+    def _in_halves(self) -> bool:
+        """Whether both operands have one dtype of 16 bits."""
+        by_slot = dict(zip((*self.slots, "w"), (self.dtypes.y, self.dtypes.x, self.dtypes.w), strict=True))
+        first, second = (dtype for at, dtype in by_slot.items() if at != self.slot)
+        return first == second and item_bytes(first) == 2
 
     @once
     def direct(self) -> Task | None:

@@ -13,15 +13,16 @@ from .geometry import integer
 
 __all__ = ["METHODS", "Options", "current", "options", "under"]
 
-METHODS = ("auto", "lowering", "winograd", "banded", "fft")
+METHODS = ("auto", "lowering", "direct", "winograd", "banded", "fft")
 PRECISIONS = ("auto", "highest")
 
 
 class Options(NamedTuple):
     workers: int | None = None  # None: as many as there are cores
-    workspace: int = 2**26
+    workspace: int | None = None  # None: what suits the device
     method: str = "auto"
     precision: str = "auto"
+    finite: bool = False
 
     @property
     def threads(self) -> int:
@@ -55,6 +56,7 @@ def options(
     workspace: int | None = None,
     method: str | None = None,
     precision: str | None = None,
+    finite: bool | None = None,
 ) -> Iterator[None]:
     """Change how convolutions are computed inside a ``with`` block; what is left out stays as it was outside.
 
@@ -66,28 +68,35 @@ def options(
         How many threads NumPy's work is shared between; at first as many as the process has cores. Results do not
         depend on it. Small work is done by one thread, and other libraries use their own threads.
     workspace : int, optional
-        How many bytes all threads together may take beside the operands and the result; at first 64 MiB, and 1 MiB at
-        least. Algorithms that need more are not chosen. Where all need more, an error says how much would do: the
-        inputs that one window of one channel spans must fit in several times. Not counted are copies of a whole array
-        that do not depend on the algorithm: a weight (or its gradient) that is flipped, conjugated or not contiguous in
-        memory, an array with several batch axes, and, where a dtype is not that to compute in (16 bits, integers), the
-        weight and the result in that. Two cases take more as well, up to twice the size of the result with its border:
-        the input's gradient with a border or a dilated input (up to four times with both 16-bit numbers and a dilated
-        input), and real numbers with complex ones. In a trace of JAX, parts are few, whatever the workspace. Results
-        depend on the workspace in the last digits, as they do on the batch size, because the sums are cut differently.
-    method : {"auto", "lowering", "winograd", "banded", "fft"}, optional
+        How many bytes all threads together may take beside the operands and the result, 1 MiB at least; at first
+        64 MiB, and 1 GiB on a GPU, where one part is made after the other. Algorithms that need more are not chosen.
+        Where all need more, an error says how much would do: the inputs that one window of one channel spans must fit
+        in several times. Not counted are copies of a whole array that do not depend on the algorithm: a weight (or its
+        gradient) that is flipped, conjugated or not contiguous in memory, an array with several batch axes, and, where
+        a dtype is not that to compute in (16 bits, integers), the weight and the result in that. Two cases take more as
+        well, up to twice the size of the result with its border: the input's gradient with a border or a dilated input
+        (up to four times with both 16-bit numbers and a dilated input), and real numbers with complex ones. In a trace
+        of JAX, parts are few, whatever the workspace. Results depend on the workspace in the last digits, as they do on
+        the batch size, because the sums are cut differently.
+    method : {"auto", "lowering", "direct", "winograd", "banded", "fft"}, optional
         The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. ``"lowering"``
-        is of windows or of whole rows (``Flat``). All but it may spread NaN and infinities to outputs that do not read
-        them. On a CPU such results are found and computed again. On a GPU, and in JAX, reading a result to find them
-        would wait for the device or break a trace, so ``"auto"`` is ``"lowering"`` there. One thing remains there with
-        every method: in the input's gradient, and so in a transposed convolution, a weight that is NaN or infinite
-        makes NaN also of elements near the border which that weight does not reach.
+        is of windows or of whole rows (``Flat``). ``"direct"`` adds the products where the operands lie, without
+        copies: it is for CuPy, which compiles kernels, and best for depthwise convolutions. All but these two may
+        spread NaN and infinities to outputs that do not read them. On a CPU such results are found and computed again.
+        On a GPU, and in JAX, reading a result to find them would wait for the device or break a trace, so ``"auto"`` is
+        one of these two there unless `finite` is set. One thing remains there with every method but ``"direct"``: in
+        the input's gradient, and so in a transposed convolution, a weight that is NaN or infinite makes NaN also of
+        elements near the border which that weight does not reach.
     precision : {"auto", "highest"}, optional
         At first ``"auto"``: the largest error is within 2e-5 of the largest result in float32 and within 1e-13 in
         float64, for operands of zero mean. ``"highest"`` is within 2e-6 in float32, by fewer algorithms.
         Neither holds in float32 where the library is told to multiply in TF32, which keeps 11 bits of each number: on
         a GPU by the environment variable ``CUPY_TF32=1``, or by ``torch.backends.cuda.matmul.allow_tf32`` and
         ``torch.set_float32_matmul_precision``.
+    finite : bool, optional
+        The caller's word that operands hold no NaN and no infinity, and that no sum overflows; at first False. Nothing
+        is checked then, and on a GPU and in JAX ``"auto"`` takes every algorithm. Where the word is broken, NaN and
+        infinities reach outputs that do not read them.
 
     Raises
     ------
@@ -116,6 +125,12 @@ def options(
         if value is not None and (not isinstance(value, str) or value not in allowed):
             kind = ValueError if isinstance(value, str) else TypeError
             raise kind(f"{name} must be one of {', '.join(map(repr, allowed))}: got {value!r}")
-    changed = changed._replace(method=method or changed.method, precision=precision or changed.precision)
+    if finite is not None and not isinstance(finite, bool):
+        raise TypeError(f"finite must be True or False: got {finite!r}")
+    changed = changed._replace(
+        method=method or changed.method,
+        precision=precision or changed.precision,
+        finite=changed.finite if finite is None else finite,
+    )
     with under(changed):
         yield
