@@ -196,12 +196,18 @@ def child(arguments: argparse.Namespace, out: TextIO) -> int:
     torch.backends.cudnn.benchmark = True  # the fastest that cuDNN has
     names = PROCESSES[os.environ["CUPY_TF32"]]
     pace = QUICK_PACE if arguments.quick else PACE
-    known = {"machine": facts_of(device), "peak": peak_of(device.name), **rates(device, names)}
+    known = {
+        "finite": arguments.finite,
+        "machine": facts_of(device),
+        "peak": peak_of(device.name),
+        **rates(device, names),
+    }
     print(json.dumps(known), file=out)
     layers, batches = chosen(arguments)
     cases = [Case(layer, batch, name) for layer in layers for batch in batches for name in names]
-    for rows in measure(cases, device, pace):
-        print(json.dumps(rows), file=out)
+    with xpconv.options(finite=arguments.finite):
+        for rows in measure(cases, device, pace):
+            print(json.dumps(rows), file=out)
     return 0
 
 
@@ -277,6 +283,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--batch", action="append", type=int, metavar="N", help="this batch (8 and 64, or 1 by --standin)"
     )
+    parser.add_argument("--finite", action="store_true", help="ours under xpconv.options(finite=True)")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write down all that was measured, as it comes")
     parser.add_argument("--no-checks", action="store_true", help="the benchmark alone")
     parser.add_argument("--standin", action="store_true", help="without a GPU: CuPy's stand-in and torch on the CPU")

@@ -51,9 +51,10 @@ def where(data: dict[str, Any]) -> str:
     flops = ", ".join(f"{rate / 1e12:.3g} in {dtype}" for dtype, rate in peak["flops"].items())
     found = ", ".join(f"{rate:.3g} in {dtype}" for dtype, rate in data["gemm"].items())
     own = f"the data sheet of an {peak['device']}" + ("" if peak["known"] else ", since this device's is not known")
+    finite = " under options(finite=True)" if data["finite"] else ""
     text = (
         f"Measured on {facts['date']}. Device: {facts['device']}. CuPy {facts['cupy']}, torch {facts['torch']} with "
-        f"cuDNN {facts['cudnn']}, xpconv {facts['xpconv']}, Python {facts['python']}. The floors are by {own}: "
+        f"cuDNN {facts['cudnn']}, xpconv {facts['xpconv']}{finite}, Python {facts['python']}. The floors are by {own}: "
         f"{peak['bytes'] / 1e12:.3g} TB/s, and TFLOP/s of {flops}. Measured here: {data['copy']:.3g} TB/s for a copy, "
         f"and for CuPy's product of two matrices TFLOP/s of {found}."
     )

@@ -37,7 +37,7 @@ def rows_of(device):
 def test_it_runs_to_its_end_and_the_page_is_made_of_it(tmp_path):
     path, program = tmp_path / "gpu-none.json", str(Path(gpu.__file__))
     assert gpu_page.page(tmp_path) == gpu_page.tables(tmp_path) == gpu_page.NOTHING
-    arguments = ["--standin", "--no-checks", "--layers", TINY, "--batch", "2", "--json", str(path)]
+    arguments = ["--standin", "--no-checks", "--layers", TINY, "--batch", "2", "--finite", "--json", str(path)]
     command, environment = [sys.executable, program, *arguments], os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -49,6 +49,7 @@ def test_it_runs_to_its_end_and_the_page_is_made_of_it(tmp_path):
     for page in (gpu_page.page(tmp_path), result.stdout):
         assert gpu_page.MEANINGLESS in page
         assert "xpconv is the faster one in" in page
+        assert "under options(finite=True)" in page
     for page in (gpu_page.tables(tmp_path), result.stdout):
         assert page.count(f"| {TINY}, batch 2 |") == len(data["rows"])
 
@@ -75,7 +76,7 @@ def test_wrong_and_failing_results_are_noticed_and_the_rest_is_measured(device, 
     assert len(wrong_rows([dweight])) == 1
     assert list(dx["by"]) == ["torch"]
     assert f"FAILED: {TINY}, batch 2, float32, dx, {OURS}: AttributeError" in capsys.readouterr().err
-    data = {"rows": [forward, dx, dweight], "allowed": gpu.ALLOWED, "peak": gpu.peak_of(device.name)}
+    data = {"finite": False, "rows": [forward, dx, dweight], "allowed": gpu.ALLOWED, "peak": gpu.peak_of(device.name)}
     data |= {"machine": gpu.facts_of(device), **gpu.rates(device, ("float32",))}
     assert "in 3 of" not in gpu_page.summary(data)
     assert gpu_page.details(data).count(TINY) == 3
