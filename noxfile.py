@@ -33,15 +33,27 @@ def tests_cpu(session: nox.Session) -> None:
     session.run("pytest", *WORKERS, *session.posargs)
 
 
+def python_on_gpu(session: nox.Session, *more: str) -> str:
+    """A Python with CuPy and a torch for CUDA: the session's own, or with --no-venv that which runs nox."""
+    if not session.virtualenv.is_sandboxed:
+        return sys.executable
+    cuda = os.environ.get("XPCONV_CUDA", "13")
+    # The CPU build of torch that the other sessions pin will not do here.
+    tests = [requirement.replace("torch==", "torch>=") for requirement in group("test")]
+    session.install(f".[cuda{cuda},examples]", *tests, *more)
+    return "python"
+
+
+def from_here() -> dict[str, str]:
+    """The environment in which xpconv is that of this folder, installed or not."""
+    return {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])}
+
+
 @nox.session(name="tests-gpu")
 def tests_gpu(session: nox.Session) -> None:
     """CuPy and torch.cuda against torch on CUDA; with --no-venv in the Python that runs nox, without a network."""
-    if session.virtualenv.is_sandboxed:
-        cuda = os.environ.get("XPCONV_CUDA", "13")
-        # The CPU build of torch that the other sessions pin will not do here.
-        tests = [requirement.replace("torch==", "torch>=") for requirement in group("test")]
-        session.install(f".[cuda{cuda},examples]", *tests)
-    pytest = ["pytest"] if session.virtualenv.is_sandboxed else [sys.executable, "-m", "pytest"]
+    python = python_on_gpu(session)
+    pytest = ["pytest"] if session.virtualenv.is_sandboxed else [python, "-m", "pytest"]
     session.run(*pytest, "--backends=cupy,torch:cuda", *session.posargs, external=True)
 
 
@@ -110,6 +122,17 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests/bench/bench.py", *session.posargs)
 
 
+@nox.session(name="bench-gpu")
+def bench_gpu(session: nox.Session) -> None:
+    """On a GPU: the tests, the digits, and CuPy through xpconv beside torch (cuDNN); -- --standin does without one."""
+    if "--standin" in session.posargs and session.virtualenv.is_sandboxed:
+        session.install(".[examples]", *group("test"))
+        python = "python"
+    else:
+        python = python_on_gpu(session)
+    session.run(python, "tests/bench/gpu.py", *session.posargs, env=from_here(), external=True)
+
+
 @nox.session(name="bench-dask")
 def bench_dask(session: nox.Session) -> None:
     """What chunks cost, and a volume ten times larger than the workers' memory."""
@@ -119,9 +142,13 @@ def bench_dask(session: nox.Session) -> None:
 
 @nox.session
 def fit(session: nox.Session) -> None:
-    """The prices that algorithms are chosen by, measured on this machine and written into the sources."""
-    session.install("-e", ".", *group("bench"))
-    session.run("python", "tests/bench/fit.py", *session.posargs)
+    """The prices that algorithms are chosen by, measured on this machine (-- --library cupy: on its GPU)."""
+    if "cupy" in session.posargs:
+        python = python_on_gpu(session, "rich>=13", "scipy>=1.14")
+    else:
+        session.install(".", *group("bench"))
+        python = "python"
+    session.run(python, "tests/bench/fit.py", *session.posargs, env=from_here(), external=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ html_title = f"xpconv {release}"
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_render_markdown_format = "myst"  # tables that cells make are tables; CommonMark has none
 
 autodoc_typehints = "none"  # the docstrings say more: dtypes, shapes, which arrays must agree
 autodoc_member_order = "bysource"

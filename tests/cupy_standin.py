@@ -13,7 +13,9 @@ from __future__ import annotations
 import runpy
 import sys
 import threading
+import time
 import warnings
+import weakref
 from collections import Counter
 from contextlib import contextmanager
 from types import ModuleType
@@ -126,6 +128,56 @@ class Device:
         return self
 
 
+class Event:
+    """Nothing runs after it was asked for, so an event has happened when it is recorded."""
+
+    __module__ = "cupy.cuda.stream"
+
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        _only(not (block or disable_timing or interprocess), "other kinds of events")
+
+    def record(self, stream=None):
+        _only(stream is None, "events of a stream")
+        self.time = time.perf_counter()
+
+    def synchronize(self):
+        _count("sync", "an event")
+
+
+def get_elapsed_time(start_event, end_event):
+    """In milliseconds, of the host: they say nothing of a GPU."""
+    return 1e3 * (end_event.time - start_event.time)
+
+
+_hooks: list[MemoryHook] = []
+
+
+class MemoryHook:
+    """Is told of the memory of arrays that are made while it is entered, in the pool's units of 512 bytes."""
+
+    __module__ = "cupy.cuda.memory_hook"
+
+    def __enter__(self):
+        _hooks.append(self)
+        return self
+
+    def __exit__(self, *_):
+        _hooks.remove(self)
+
+    def malloc_postprocess(self, **facts):
+        pass
+
+    def free_postprocess(self, **facts):
+        pass
+
+
+def _tell_hooks(memory):
+    for hook in _hooks:
+        size = -(-memory.nbytes // 512) * 512
+        hook.malloc_postprocess(mem_size=size)
+        weakref.finalize(memory, hook.free_postprocess, mem_size=size).atexit = False
+
+
 class Stream:
     """The default stream, the only one."""
 
@@ -158,6 +210,8 @@ class ndarray:
         self._values = values
         self._bytes = values.ravel("K").view(np.uint8) if of is None else of._bytes
         self._device = _current.device if of is None else of._device
+        if of is None:
+            _tell_hooks(self._bytes)
         return self
 
     def _view(self, values):
@@ -598,7 +652,8 @@ def modules():
         | {name: _Absent() for name in ("round", "tensordot")}
         | FUNCTIONS,
         "cupy._util": {"PerformanceWarning": PerformanceWarning},
-        "cupy.cuda": {"Device": Device, "Stream": Stream, "get_current_stream": _current_stream},
+        "cupy.cuda": {"Device": Device, "Stream": Stream, "get_current_stream": _current_stream}
+        | {"Event": Event, "MemoryHook": MemoryHook, "get_elapsed_time": get_elapsed_time},
         "cupy.cuda.device": {"Device": Device},
         "cupy.fft": TRANSFORMS,
         "cupy.linalg": {"lstsq": _Absent()},
@@ -627,7 +682,11 @@ def stands_for(module):
     return getattr(module, "ndarray", None) is ndarray
 
 
-if __name__ == "__main__":  # run a program with the stand-in: python cupy_standin.py program.py arguments
+if __name__ == "__main__":  # run a program with the stand-in: python cupy_standin.py [-m] program.py arguments
     install()
     sys.argv.pop(0)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    if sys.argv[0] == "-m":
+        sys.argv.pop(0)
+        runpy.run_module(sys.argv[0], run_name="__main__")
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")

@@ -6,6 +6,7 @@ import copy
 import importlib
 import importlib.util
 import inspect
+import os
 import pickle
 import re
 import subprocess
@@ -76,6 +77,15 @@ if importlib.util.find_spec("cupy_backends") is not None:  # where CuPy is insta
         command = [sys.executable, "-c", code, str(Path(__file__).parent)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("how", [["program.py"], ["-m", "program"]], ids=["a file", "a module"])
+def test_a_program_is_run_with_it(how, tmp_path):
+    (tmp_path / "program.py").write_text("import sys, cupy; print(cupy.__version__, __name__, sys.argv[1:])")
+    command = [sys.executable, cupy_standin.__file__, *how, "argument"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.stdout == f"{cp.__version__} __main__ ['argument']\n", result.stderr
 
 
 def test_it_takes_cupys_place_unless_cupy_is_there(monkeypatch):

@@ -64,7 +64,10 @@ def ours_backward(layer: Layer, x: Any, weight: Any, dy: Any) -> Callable[[], tu
 
 
 def torchs(layer: Layer, *operands: np.ndarray) -> Calls:
-    x, weight, dy = map(torch.from_numpy, operands)
+    return torchs_of_tensors(layer, *map(torch.from_numpy, operands))
+
+
+def torchs_of_tensors(layer: Layer, x: torch.Tensor, weight: torch.Tensor, dy: torch.Tensor) -> Calls:
     conv = getattr(torch.nn.functional, f"conv{x.ndim - 2}d")
     backward = torch_gradients(layer, x, weight, dy)
     return (

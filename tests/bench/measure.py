@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_info
 
 DTYPES = ("float32", "float64")
 ALLOWED = {"float32": 2e-5, "float64": 1e-13}  # what xpconv promises
+ALLOWED |= {"float16": 2e-3, "tf32": 2e-3}  # 11 bits each: of the result, and of the operands
 LONG = 0.3  # seconds; a call that takes longer is counted once
 TOO_LONG = 1.0  # seconds; a call that would take longer is left out, of rivals other than torch
 Row = dict[str, Any]  # of a table: case, what, dtype and, by contestant, its numbers with its error
@@ -174,7 +175,8 @@ def error(actual: np.ndarray, expected: np.ndarray) -> float:
 def wrong_rows(rows: Iterable[Row]) -> list[str]:
     """Which rows of a table have an error of ours that is not allowed."""
     return [
-        f"{row['case']}, {row['what']}, {who}: {numbers['error']:.1e}, allowed {ALLOWED[row['dtype']]:.0e}"
+        f"{row['case']}, {row['dtype']}, {row['what']}, {who}: {numbers['error']:.1e}, "
+        f"allowed {ALLOWED[row['dtype']]:.0e}"
         for row in rows
         for who, numbers in row["by"].items()
         if who.startswith(OURS) and not numbers["error"] <= ALLOWED[row["dtype"]]

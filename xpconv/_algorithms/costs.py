@@ -1,10 +1,8 @@
-"""The prices of `choose` in seconds, made by `python tests/bench/fit.py`: not to be edited by hand.
-
-Intel(R) Xeon(R) Processor, 2 cores, NumPy 2.4.6 with scipy-openblas 0.3.31.188.0 (SkylakeX kernels).
-"""
+"""The prices of `choose` in seconds, made by `python tests/bench/fit.py`: not to be edited by hand."""
 
 __all__ = ["COSTS"]
 
+# Intel(R) Xeon(R) Processor, 2 cores, NumPy 2.4.6 with scipy-openblas 0.3.31.188.0 (SkylakeX kernels).
 # For numbers of 4 bytes and of 8: each algorithm and slot, and the price of a part, of a multiplication, of
 # a number of X, of Y and of W.
 COSTS = {
