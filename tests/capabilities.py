@@ -74,6 +74,10 @@ def every_function(library: str) -> None:
     columns = xpconv.unfold(X, (3, 2))
     same(library, xpconv.unfold, X, (3, 2))
     same(library, xpconv.fold, columns, X.shape[2:], (3, 2))
+    for name in ("convolve", "correlate"):
+        y = getattr(xpconv, name)(X, W[:1, :1], axes=(-1, 2), mode="same")
+        same(library, getattr(xpconv, name), X, W[:1, :1], axes=(-1, 2), mode="same")
+        same(library, getattr(xpconv, f"{name}_backward"), y, X, W[:1, :1], axes=(-1, 2), mode="same")
 
 
 def layers(library: str) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from itertools import product
 
+import array_api_strict as strict
 import numpy as np
 import pytest
 import torch
 from support import assert_within, draw, whole_numbers
 
-import xpconv
 from xpconv import convolve, convolve_backward, correlate, correlate_backward, options
 from xpconv._api import calls
 from xpconv._engines.dispatch import ways_of
@@ -50,7 +50,10 @@ class Sums:
         axes = tuple(range(ndim)) if axes is None else (axes,) if isinstance(axes, int) else axes
         self.axes, self.ndim, self.conjugates = [axis % ndim for axis in axes], ndim, function is correlate
         each = [one if isinstance(one, tuple) else (one,) * len(axes) for one in (stride, dilation, padding_mode)]
-        sizes = ([(a.shape[i] if a.ndim == ndim else n) for i, n in zip(self.axes, a.shape, strict=False)] for a in (x, kernel))
+        sizes = (
+            [(a.shape[i] if a.ndim == ndim else n) for i, n in zip(self.axes, a.shape, strict=False)]
+            for a in (x, kernel)
+        )
         self.meet = [meetings(function, n, k, mode, *rest) for n, k, *rest in zip(*sizes, *each, strict=True)]
         letters = [[chr(97 + 3 * i + slot) for i in range(len(axes))] for slot in range(3)]
         self.slots = dict(zip("yxk", ("..." + "".join(one) for one in letters), strict=True))
@@ -200,7 +203,6 @@ def test_integers_with_floating_point(rng, function, backward, real):
 
 
 def test_what_a_library_does_not_promote_is_an_error():
-    strict = pytest.importorskip("array_api_strict")
     with pytest.raises(TypeError) as caught:
         convolve(strict.ones(3, dtype=strict.int32), strict.ones(3, dtype=strict.float32))
     assert str(caught.value) == (
@@ -315,7 +317,9 @@ def test_a_long_kernel_is_convolved_by_fourier_transforms(monkeypatch):
 # torch.
 
 
-TORCH = {name: CASES[name] for name in ("1-D", "valid of a larger kernel", "two borders", "samples, groups and outputs")}
+TORCH = {
+    name: CASES[name] for name in ("1-D", "valid of a larger kernel", "two borders", "samples, groups and outputs")
+}
 quiet_torch = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
@@ -354,7 +358,7 @@ def test_on_torchs_tape(rng, function, backward, case):
 @BOTH
 @quiet_torch
 @pytest.mark.parametrize("case", TORCH)
-def test_under_torch_func(rng, function, backward, case):  # noqa: ARG001
+def test_under_torch_func(rng, function, backward, case):
     x_shape, kernel_shape, said = CASES[case]
     xs, kernels = (torch.asarray(draw(rng, (3, *shape), "float64")) for shape in (x_shape, kernel_shape))
     each = [function(x, kernel, **said) for x, kernel in zip(xs, kernels, strict=True)]
@@ -383,6 +387,8 @@ def test_one_step_for_torchs_compiler(rng):
 
 
 X, K = np.ones((2, 5)), np.ones((2, 3))
+BATCH = "x and kernel must have the same size, or one of them 1, on each axis that is not convolved"
+LARGER = "mode must be 'full' or 'same' where neither x nor the kernel is at least as large as the other on each axis"
 BAD = [
     (TypeError, "x must be a plain array of a library that speaks the Array API: got list", lambda: convolve([1.0], K)),
     (
@@ -415,14 +421,12 @@ BAD = [
     (ValueError, "axes must name each axis once: got (0, -2)", lambda: convolve(X, K, axes=(0, -2))),
     (
         ValueError,
-        "x and kernel must have the same size, or one of them 1, on each axis that is not convolved: got 5 and 3 on "
-        "axis 1",
+        f"{BATCH}: got 5 and 3 on axis 1",
         lambda: convolve(X, K, axes=0),
     ),
     (
         ValueError,
-        "mode must be 'full' or 'same' where neither x nor the kernel is at least as large as the other on each axis: "
-        "got 'valid', x of (2, 5), a kernel that spans (3, 2)",
+        f"{LARGER}: got 'valid', x of (2, 5), a kernel that spans (3, 2)",
         lambda: convolve(X, K.T, mode="valid"),
     ),
     (
@@ -444,12 +448,6 @@ BAD = [
         ValueError,
         "dilation must be an integer of at least 1, or a sequence of 1, one per spatial axis: got (1, 2)",
         lambda: convolve(X, K, axes=1, dilation=(1, 2)),
-    ),
-    (
-        ValueError,
-        "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', or a sequence of 2 of them: got "
-        "'symm'",
-        lambda: convolve(X, K, padding_mode="symm"),
     ),
     (
         TypeError,
@@ -481,7 +479,3 @@ def test_sentence(error, sentence, call):
     assert str(caught.value) == sentence
     assert (X == 1).all()
     assert (K == 1).all()
-
-
-def test_names_are_in_the_order_of_the_design():
-    assert xpconv.ConvolveGradients._fields == ("dx", "dkernel")

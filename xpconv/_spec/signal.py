@@ -5,7 +5,7 @@ Along the axes that are convolved, `full` is the whole result, and each mode is 
     convolve   full[i] = sum over t of  x[i - t] * k[t]                    i from 0 to size + extent - 2
     correlate  full[i] = sum over t of  x[i + t - (extent - 1)] * k[t]     with k conjugated
 
-Each other axis is a batch. Where the kernel has one element it is an axis of samples; where x has one, of outputs; where
+Each other axis is a batch: where the kernel has one element, an axis of samples; where x has one, of outputs; where
 both have more, of groups. So nothing is copied to broadcast it, and each group has one input.
 
 In `full`, x and the kernel may exchange their places: the sums of `convolve` stay the same, and those of `correlate`
