@@ -344,6 +344,27 @@ def test_arrays_without_channels_in_any_chunks(backend, data, seed):
         assert lazy.chunks == like.chunks
 
 
+@pytest.mark.parametrize("given", ["x", "kernel", "dy"])
+@pytest.mark.parametrize("shapes", [((4, 6), (1, 3)), ((3, 4), (1, 7))])
+def test_of_arrays_without_channels_one_of_dask_is_enough(given, shapes):
+    """The other is promoted, conjugated and reversed all the same."""
+    rng = np.random.default_rng(4)
+    arrays = {"x": whole(rng, shapes[0], "float32"), "kernel": whole(rng, shapes[1], "complex128")}
+    said = {"axes": 1, "mode": "valid"}
+    arrays["dy"] = xpconv.correlate(*arrays.values(), **said)
+    lazy = arrays | {given: da.from_array(arrays[given], chunks=2)}
+    if given != "dy":
+        y = xpconv.correlate(lazy["x"], lazy["kernel"], **said)
+        assert isinstance(y, da.Array)
+        np.testing.assert_array_equal(y.compute(), arrays["dy"])
+    expected = xpconv.correlate_backward(arrays["dy"], arrays["x"], arrays["kernel"], **said)
+    found = xpconv.correlate_backward(lazy["dy"], lazy["x"], lazy["kernel"], **said)
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, da.Array)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one.compute(), other)
+
+
 # What is promised of the graph.
 
 

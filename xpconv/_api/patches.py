@@ -174,8 +174,13 @@ def fold(
     return _moved(x, batch, channels, xp=xp)
 
 
-def _moved(x: ArrayT, source: int, to: int, *, xp: Namespace) -> ArrayT:
-    return x if source == to else xp.moveaxis(x, source, to)
+def _moved(x: ArrayT, axis: int, to: int, *, xp: Namespace) -> ArrayT:
+    """x with one axis in another place; torch cannot map its `moveaxis` over samples."""
+    if axis == to:
+        return x
+    order = list(range(x.ndim))
+    order.insert(to, order.pop(axis))
+    return xp.permute_dims(x, tuple(order))
 
 
 def _unfolded(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:

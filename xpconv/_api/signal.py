@@ -9,6 +9,7 @@ from .._arrays.doors import chunked_like, conj, convert, flip
 from .._arrays.dtypes import real_dtype
 from .._arrays.namespace import agree, is_complex, is_floating
 from .._arrays.typing import ArrayT, Namespace
+from .._engines.dispatch import together
 from .._engines.entry import public
 from .._spec.geometry import PerAxis, check_shape
 from .._spec.parameters import Parameters
@@ -310,6 +311,7 @@ def _gradients(
         raise TypeError(f"needs must be two bools, for dx and dkernel: got {needs!r}")
     signals = Signals.of(x.shape, kernel.shape, mode, axes, params)
     check_shape("dy", dy.shape, signals.y.shape)
+    (dy,) = together(dy, xp=xp)
     dy = _in_order(_inward(dy, signals.y, xp=xp), signals, xp=xp)
     operands, turn = _operands(x, kernel, signals, params, xp=xp), -1 if signals.swapped else 1
     *found, _ = backward((dy, *operands), signals.params, (*needs[::turn], False))
@@ -326,6 +328,7 @@ def _operands(
     x: ArrayT, kernel: ArrayT, signals: Signals, params: Parameters, *, xp: Namespace
 ) -> tuple[ArrayT, ArrayT]:
     """The input and the weight, as a convolution with channels takes them."""
+    x, kernel = together(x, kernel, xp=xp)
     if params.dtype is None:
         x, kernel = _promoted(x, kernel, xp=xp)
     if not params.flip:
