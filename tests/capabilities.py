@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -74,6 +75,10 @@ def every_function(library: str) -> None:
     columns = xpconv.unfold(X, (3, 2))
     same(library, xpconv.unfold, X, (3, 2))
     same(library, xpconv.fold, columns, X.shape[2:], (3, 2))
+    for name in ("convolve", "correlate"):
+        y = getattr(xpconv, name)(X, W[:1, :1], axes=(-1, 2), mode="same")
+        same(library, getattr(xpconv, name), X, W[:1, :1], axes=(-1, 2), mode="same")
+        same(library, getattr(xpconv, f"{name}_backward"), y, X, W[:1, :1], axes=(-1, 2), mode="same")
 
 
 def layers(library: str) -> None:
@@ -157,12 +162,24 @@ def vmapped(library: str) -> None:
     close(y, np.stack([xpconv.conv(a, b, groups=2) for a, b in ((X, W), (2 * X, W + 1), (-X, W))]))
 
 
-def compiled(library: str) -> None:
+def whole(library: str) -> Callable[..., Any]:
+    """What compiles a function as one graph."""
     module = importlib.import_module(library)
-    options = {"fullgraph": True, "backend": "aot_eager"} if library == "torch" else {}
-    function = {"torch": "compile", "jax": "jit"}[library]
-    call = getattr(module, function)(lambda x, w: xpconv.conv(x, w, groups=2), **options)
+    return module.jit if library == "jax" else partial(module.compile, fullgraph=True, backend="aot_eager")
+
+
+def compiled(library: str) -> None:
+    call = whole(library)(lambda x, w: xpconv.conv(x, w, groups=2))
     close(call(array(library, X), array(library, W)), xpconv.conv(X, W, groups=2))
+
+
+def without_channels(library: str) -> None:
+    x, kernel = array(library, X), array(library, W[0, 0])
+    y = xpconv.correlate(X, W[:1, :1], axes=(2, 3))
+    close(whole(library)(lambda x, kernel: xpconv.correlate(x, kernel, axes=(2, 3)))(x, kernel), y)
+    close(of(library).vmap(lambda x: xpconv.correlate(x, kernel, axes=(1, 2)))(x), y)
+    gradient = of(library).grad(lambda x: (xpconv.correlate(x, kernel, axes=(2, 3)) ** 2).sum() / 2)
+    close(gradient(x), xpconv.correlate_backward(y, X, W[:1, :1], axes=(2, 3)).dx)
 
 
 def without_values(library: str) -> None:
@@ -233,6 +250,7 @@ FEATURES = [
     Feature("forward mode", pushed_forward, {}, TRANSFORMS),
     Feature("`vmap`", vmapped, {}, TRANSFORMS),
     Feature("compiled whole", compiled, {}, TRANSFORMS),
+    Feature("`convolve` and `correlate` under these transforms", without_channels, {}, TRANSFORMS),
     Feature("shapes without values", without_values, {}, ("numpy", "cupy", "array_api_strict")),
     Feature("devices beside the default one", on_another_device, {}, ("numpy", "cupy", "jax", "dask")),
 ]

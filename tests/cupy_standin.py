@@ -599,6 +599,7 @@ FUNCTIONS = {
     "imag": lambda val: val.imag,
     "count_nonzero": lambda a, axis=None: _reduced("count_nonzero", a, axis, None, None, False),
     "matmul": matmul,
+    "result_type": lambda *arrays_and_dtypes: np.result_type(*arrays_and_dtypes),
     "where": where,
 }
 

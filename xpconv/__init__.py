@@ -30,6 +30,7 @@ from ._api.layers import (
     ConvTranspose3d,
 )
 from ._api.patches import fold, unfold
+from ._api.signal import ConvolveGradients, convolve, convolve_backward, correlate, correlate_backward
 from ._spec.options import options
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "ConvolveGradients",
     "Explanation",
     "__version__",
     "conv",
@@ -58,6 +60,10 @@ __all__ = [
     "conv_transpose_jvp",
     "conv_transpose_output_size",
     "conv_weight_grad",
+    "convolve",
+    "convolve_backward",
+    "correlate",
+    "correlate_backward",
     "explain",
     "fold",
     "options",

@@ -225,6 +225,27 @@ def test_batch_axes(backend, rng, batch, name):
     np.testing.assert_array_equal(folded, case.folded(c).reshape(*batch, 3, *case.size))
 
 
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("axis", [0, 2, 3, -1, -2, -4])
+def test_channels_on_any_axis(backend, rng, axis, batch):
+    """The rows of the columns are where the channels are: before the batch, before the positions or behind them."""
+    case = CASES["circular"]
+    values = whole_numbers(rng, (*batch, 3, *case.size))
+    expected = case.unfolded(values.reshape(-1, 3, *case.size))
+    expected = expected.reshape(*batch, *expected.shape[1:])
+    inner = axis + 4 if axis < 0 else axis  # as if there were one batch axis
+    channels = len(batch) + inner - 1 if inner else 0
+    rows = min(channels, len(batch) + 1)
+
+    x = backend.array(np.moveaxis(values, len(batch), channels))
+    columns = backend.numpy(unfold(x, case.kernel, channel_axis=axis, **case.parameters))
+    np.testing.assert_array_equal(columns, np.moveaxis(expected, len(batch), rows))
+
+    folded = fold(backend.array(columns), case.size, case.kernel, channel_axis=axis, **case.parameters)
+    expected = case.folded(expected.reshape(-1, *expected.shape[-2:])).reshape(values.shape)
+    np.testing.assert_array_equal(backend.numpy(folded), np.moveaxis(expected, len(batch), channels))
+
+
 @pytest.mark.parametrize("shape", [(0, 2), (2, 0), (0, 0)])
 @pytest.mark.parametrize("name", ["no axes", "2-D", "reflect"])
 def test_of_nothing(backend, name, shape):
@@ -461,6 +482,16 @@ BAD = [
         ValueError,
         "columns must have a multiple of 9 rows, one for each tap: got 12",
         lambda: fold(C, (5, 6), 3),
+    ),
+    (
+        ValueError,
+        "channel_axis must be an integer from -4 to 3: got 4",
+        lambda: unfold(X, (2, 2), channel_axis=4),
+    ),
+    (
+        TypeError,
+        "channel_axis must be an integer from -4 to 3: got 'last'",
+        lambda: fold(C, (5, 6), 2, channel_axis="last"),
     ),
     (
         ValueError,

@@ -27,6 +27,7 @@ PARAMETERS = {
     "replicate": {"padding": [(3, 0), (1, 2)], "padding_mode": "replicate"},
     "circular": {"padding": 2, "padding_mode": ("circular", "zeros"), "groups": 2},
 }
+WITHOUT_CHANNELS = ("convolve", "correlate", "convolve_backward", "correlate_backward")
 METHODS = ("auto", "lowering", "winograd", "banded", "fft")
 
 
@@ -64,7 +65,7 @@ def assert_close(result, values):
 
 
 def calls(parameters, spatial, kernel):
-    """Every public function of arrays but unfold and fold, each with the names of its operands.
+    """Every public function of arrays with channels but unfold and fold, each with the names of its operands.
 
     Transposed ones go from what is y, which is called dy here, to what is x.
     """
@@ -123,7 +124,7 @@ def assert_all_kept(standin, rng, parameters, dtype, w_dtype=None, **more):
 
 def test_every_function_is_here():
     functions = {name for name in xpconv.__all__ if name[0].islower() and not name.endswith("_size")}
-    others = {"explain", "options", "unfold", "fold"}
+    others = {"explain", "options", "unfold", "fold", *WITHOUT_CHANNELS}
     assert functions - others == {name.partition(" ")[0] for name in calls({}, (), ())}
 
 
@@ -171,6 +172,21 @@ def test_unfold_and_fold(standin, rng, name, dtype):
     x = draw(rng, (2, 4, 9, 8), "float64") > 0 if dtype == "bool" else draw(rng, (2, 4, 9, 8), dtype)
     assert_kept(standin, lambda x: unfold(x, (3, 2), **said), x)
     assert_kept(standin, lambda columns: fold(columns, (9, 8), (3, 2), **said), unfold(x, (3, 2), **said))
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize(("dtype", "w_dtype"), [("float32", "float32"), ("int8", "int32"), ("complex64", "float64")])
+@pytest.mark.parametrize(
+    "said", [{"mode": "same"}, {"mode": "valid", "stride": 2}, {"padding_mode": "reflect"}], ids=str
+)
+@pytest.mark.parametrize("shapes", [((3, 4, 9), (3, 1, 4)), ((1, 4, 4), (3, 1, 9))])
+@pytest.mark.parametrize("name", WITHOUT_CHANNELS[:2])
+def test_arrays_without_channels(standin, rng, name, shapes, said, dtype, w_dtype):
+    function, backward = getattr(xpconv, name), getattr(xpconv, f"{name}_backward")
+    x, kernel = (draw(rng, shape, one) for shape, one in zip(shapes, (dtype, w_dtype), strict=True))
+    assert_kept(standin, lambda x, kernel: function(x, kernel, axes=2, **said), x, kernel)
+    dy = function(x, kernel, axes=2, **said)
+    assert_kept(standin, lambda *arrays: backward(*arrays, axes=2, **said), dy, x, kernel)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])

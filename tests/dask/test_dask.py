@@ -301,7 +301,9 @@ def test_windows_in_any_chunks(backend, data, seed):
         "padding_mode": data.draw(st.sampled_from(MODES)),
     }
     dtype = data.draw(st.sampled_from(["float64", "float16", "int8", "bool"]))
-    x_shape = (*data.draw(st.sampled_from([(2,), (), (3, 1)])), data.draw(st.integers(1, 3)), *size)
+    batch, axis = data.draw(st.sampled_from([(2,), (), (3, 1)])), data.draw(st.integers(-ndim - 2, ndim + 1))
+    said["channel_axis"] = axis
+    x_shape = placed(np.empty((math.prod(batch), data.draw(st.integers(1, 3)), *size)), batch, axis).shape
     x = whole(np.random.default_rng(seed), x_shape, dtype)
     columns = unfold(x, kernel, **said)
     lazy = unfold(chunked(kind, x, cuts(data.draw, x_shape)), kernel, **said)
@@ -315,6 +317,52 @@ def test_windows_keep_the_chunks_of_the_batch_and_the_channels():
     columns = unfold(x, 3)
     assert columns.chunks == ((2, 3), (36, 18), (49,))
     assert fold(columns, (9, 9), 3).chunks == ((2, 3), (4, 2), (9,), (9,))
+
+
+@settings(max_examples=30)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_arrays_without_channels_in_any_chunks(backend, data, seed):
+    """Against the same of arrays; an axis is of samples, outputs or groups, or convolved."""
+    kind, rng = data.draw(kinds(backend)), np.random.default_rng(seed)
+    axes = data.draw(st.sampled_from([(0,), (1,), (2, 0), (0, 1, 2)]))
+    batch = st.sampled_from([(2, 2), (1, 3), (3, 1)])
+    both = [
+        (data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))) if i in axes else data.draw(batch)
+        for i in range(3)
+    ]
+    (x, kernel), said = (whole(rng, shape, "float64") for shape in zip(*both, strict=True)), {"axes": axes}
+    modes = ["full", "same"] if len(axes) > 1 else ["full", "same", "valid"]
+    said |= {"mode": data.draw(st.sampled_from(modes)), "stride": data.draw(st.integers(1, 3))}
+    said |= {"dilation": data.draw(st.integers(1, 2)), "padding_mode": data.draw(st.sampled_from(["zeros", *MODES]))}
+    name = data.draw(st.sampled_from(["convolve", "correlate"]))
+    function, backward = getattr(xpconv, name), getattr(xpconv, f"{name}_backward")
+    y = function(x, kernel, **said)
+    X, K, DY = (chunked(kind, one, cuts(data.draw, one.shape)) for one in (x, kernel, y))
+    assert_equal(kind, function(X, K, **said), y, "float64")
+    for lazy, like, expected in zip(backward(DY, X, K, **said), (X, K), backward(y, x, kernel, **said), strict=True):
+        assert_equal(kind, lazy, expected, "float64")
+        assert lazy.chunks == like.chunks
+
+
+@pytest.mark.parametrize("given", ["x", "kernel", "dy"])
+@pytest.mark.parametrize("shapes", [((4, 6), (1, 3)), ((3, 4), (1, 7))])
+def test_of_arrays_without_channels_one_of_dask_is_enough(given, shapes):
+    """The other is promoted, conjugated and reversed all the same."""
+    rng = np.random.default_rng(4)
+    arrays = {"x": whole(rng, shapes[0], "float32"), "kernel": whole(rng, shapes[1], "complex128")}
+    said = {"axes": 1, "mode": "valid"}
+    arrays["dy"] = xpconv.correlate(*arrays.values(), **said)
+    lazy = arrays | {given: da.from_array(arrays[given], chunks=2)}
+    if given != "dy":
+        y = xpconv.correlate(lazy["x"], lazy["kernel"], **said)
+        assert isinstance(y, da.Array)
+        np.testing.assert_array_equal(y.compute(), arrays["dy"])
+    expected = xpconv.correlate_backward(arrays["dy"], arrays["x"], arrays["kernel"], **said)
+    found = xpconv.correlate_backward(lazy["dy"], lazy["x"], lazy["kernel"], **said)
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, da.Array)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one.compute(), other)
 
 
 # What is promised of the graph.
@@ -351,6 +399,10 @@ def everything(x, w, b, dy):
         "conv_transpose_double_backward": lambda: xpconv.conv_transpose_double_backward(
             dy, w, None, x, dy, w, padding=1
         ),
+        "convolve": lambda: [xpconv.convolve(x, w[:1], axes=(2, 3))],
+        "convolve_backward": lambda: xpconv.convolve_backward(x, x, w[:1], axes=(2, 3), mode="same"),
+        "correlate": lambda: [xpconv.correlate(w[:1], x, axes=(2, 3), mode="valid")],
+        "correlate_backward": lambda: xpconv.correlate_backward(x, x, w[:1], axes=(3, 2), mode="same"),
         "unfold": lambda: [unfold(x, 3, padding=1)],
         "fold": lambda: [fold(x.reshape(4, 4, -1), (16, 12), (2, 2), padding=((1, 0), (0, 1)))],
         "Conv": lambda: through(Conv(4, 6, (3, 3), padding=1, rng=0), x, dy),

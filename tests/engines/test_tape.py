@@ -399,6 +399,17 @@ def test_vmap_of_patches(at, tensor):
     check(grad(loss(ours)), grad(loss(theirs)), (columns,), TERMS)
 
 
+@pytest.mark.parametrize("axis", [0, -1])
+def test_vmap_of_patches_with_channels_elsewhere(axis, tensor):
+    x = tensor((3, 2, 2, 6, 5))
+
+    def ours(x):
+        columns = xpconv.unfold(x.movedim(1, axis), (3, 2), channel_axis=axis)
+        return xpconv.fold(columns * columns, (6, 5), (3, 2), channel_axis=axis).movedim(axis, 1)
+
+    check(vmap(ours), vmap(lambda x: F.fold(F.unfold(x, (3, 2)) ** 2, (6, 5), (3, 2))), (x,), TERMS)
+
+
 @quiet_torch
 def test_gradients_of_tangents_of_patches(tensor):
     def through(unfold):

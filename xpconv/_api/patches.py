@@ -12,7 +12,7 @@ from .._arrays.dtypes import accumulating, working
 from .._arrays.layout import Layout
 from .._arrays.namespace import agree, is_bool, library, missing_dtypes
 from .._arrays.padding import border, fold_border, pad, pad_adjoint
-from .._arrays.typing import ArrayT
+from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import fold as fold_windows
 from .._arrays.windows import windows
 from .._engines.dispatch import linear
@@ -33,6 +33,7 @@ def unfold(
     padding: Padding = 0,
     dilation: PerAxis = 1,
     padding_mode: str | Sequence[str] = "zeros",
+    channel_axis: int = 1,
 ) -> ArrayT:
     """Take out all windows of an array, as columns (im2col).
 
@@ -41,9 +42,12 @@ def unfold(
     x : array, shape (batch, channels, *spatial)
         Of any dtype, bool too. With a sequence for `kernel_size` there may be no batch axis, or several.
     kernel_size : int or sequence of int
-        The sizes of a window. An integer is that of all axes after the second.
+        The sizes of a window. An integer is that of all axes but two.
     stride, padding, dilation, padding_mode
         As for `conv`.
+    channel_axis : int, default 1
+        Where `x` has its channels, as for `conv`. The result has its rows there, too: in front of the batch, in front
+        of the positions or, with channels anywhere after the first spatial axis, behind the positions.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def unfold(
             [1., 2., 3.],
             [2., 3., 4.]]])
     """
-    library("x", x)
+    xp = library("x", x)
     ndim = len(per_axis("kernel_size", kernel_size, None, 1)) if is_listing(kernel_size) else x.ndim - 2
     if ndim < 1 and not is_listing(kernel_size):
         raise ValueError(
@@ -89,8 +93,12 @@ def unfold(
         )
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
     params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
-    size = tuple(x.shape[x.ndim - ndim :])
-    return linear(partial(_unfolded, kernel, params), partial(_folded, size, kernel, params), x, ndim)
+    layout = Layout.of("x", x.shape, ndim, channel_axis)
+    batch = len(layout.batch)
+    x = _moved(x, layout.channels, batch, xp=xp)
+    size = tuple(x.shape[batch + 1 :])
+    columns = linear(partial(_unfolded, kernel, params), partial(_folded, size, kernel, params), x, ndim)
+    return _moved(columns, batch, min(layout.channels, batch + 1), xp=xp)
 
 
 @public
@@ -103,6 +111,7 @@ def fold(
     padding: Padding = 0,
     dilation: PerAxis = 1,
     padding_mode: str | Sequence[str] = "zeros",
+    channel_axis: int = 1,
 ) -> ArrayT:
     """Add columns to where `unfold` takes them from (col2im): its adjoint.
 
@@ -114,8 +123,8 @@ def fold(
         The spatial sizes of the result; an integer is that of as many axes as `kernel_size` has, or of a single one.
     kernel_size : int or sequence of int
         The sizes of a window, one for all axes or one for each.
-    stride, padding, dilation, padding_mode
-        What `unfold` was given.
+    stride, padding, dilation, padding_mode, channel_axis
+        What `unfold` was given. The result has its channels on that axis.
 
     Returns
     -------
@@ -141,6 +150,10 @@ def fold(
     >>> from xpconv import fold, unfold
     >>> fold(unfold(np.ones((1, 1, 5)), 3), 5, 3)
     array([[[1., 2., 3., 2., 1.]]])
+    >>> images = np.ones((2, 7, 7, 3))
+    >>> patches = unfold(images, 3, channel_axis=-1)
+    >>> patches.shape, fold(patches, (7, 7), 3, channel_axis=-1).shape
+    ((2, 25, 27), (2, 7, 7, 3))
     """
     xp = library("columns", columns)
     if not is_bool(columns, xp=xp):
@@ -150,11 +163,24 @@ def fold(
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
     if columns.ndim < 2:
         raise ValueError(f"columns must have at least 2 axes (channels * taps, positions): got {columns.ndim}")
+    batch = columns.ndim - 2
+    channels = Layout.of("columns", (1,) * (batch + 1 + ndim), ndim, channel_axis).channels
+    columns = _moved(columns, min(channels, batch + 1), batch, xp=xp)
     rows = columns.shape[-2]
     if rows % math.prod(kernel):
         raise ValueError(f"columns must have a multiple of {math.prod(kernel)} rows, one for each tap: got {rows}")
     params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
-    return linear(partial(_folded, size, kernel, params), partial(_unfolded, kernel, params), columns, 1)
+    x = linear(partial(_folded, size, kernel, params), partial(_unfolded, kernel, params), columns, 1)
+    return _moved(x, batch, channels, xp=xp)
+
+
+def _moved(x: ArrayT, axis: int, to: int, *, xp: Namespace) -> ArrayT:
+    """x with one axis in another place; torch cannot map its `moveaxis` over samples."""
+    if axis == to:
+        return x
+    order = list(range(x.ndim))
+    order.insert(to, order.pop(axis))
+    return xp.permute_dims(x, tuple(order))
 
 
 def _unfolded(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:

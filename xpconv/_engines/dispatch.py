@@ -15,7 +15,7 @@ from .evaluate import evaluate
 from .evaluate import only_bias as eager_only_bias
 from .problem import Problem
 
-__all__ = ["bias_grad", "check_options", "dispatch", "linear", "only_bias", "ways_of"]
+__all__ = ["bias_grad", "check_options", "dispatch", "linear", "only_bias", "together", "ways_of"]
 
 
 def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = None, *, xp: Namespace) -> Any:
@@ -35,11 +35,17 @@ def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = Non
 
 def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
     """dbias, which all engines compute in the same way."""
+    (dy,) = together(dy, xp=xp)
+    return eager_bias_grad(dy, problem, xp=xp)
+
+
+def together(*arrays: ArrayT, xp: Namespace) -> tuple[ArrayT, ...]:
+    """The arrays of a call as its namespace takes them: all of dask where one of them is."""
     if is_dask_namespace(xp):
         from .dask import as_chunks
 
-        dy = as_chunks(dy)
-    return eager_bias_grad(dy, problem, xp=xp)
+        return tuple(map(as_chunks, arrays))
+    return arrays
 
 
 def only_bias(problem: Problem, bias: Any, like: Any, *, xp: Namespace) -> Any:
