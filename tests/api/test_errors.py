@@ -143,12 +143,12 @@ BAD_SHAPES = [
     ),
     (
         ValueError,
-        "weight must have 8 channels on axis 1 (8 input channels in 1 groups): got 7",
+        "weight must have 8 input channels (8 in 1 groups): got 7",
         lambda: conv(X, W[:, :7]),
     ),
     (
         ValueError,
-        "weight must have 4 channels on axis 1 (8 input channels in 2 groups): got 8",
+        "weight must have 4 input channels (8 in 2 groups): got 8",
         lambda: conv(X, W, groups=2),
     ),
     (
@@ -215,7 +215,7 @@ BAD_SHAPES = [
     ),
     (
         ValueError,
-        "weight must have 6 channels on axis 1 (6 input channels in 1 groups): got 8",
+        "weight must have 6 input channels (6 in 1 groups): got 8",
         lambda: conv(X, W, channel_axis=-1),
     ),
     (ValueError, "tx must have shape (2, 8, 5, 6): got (8, 5, 6)", lambda: conv_jvp(X[0], None, None, X, W)),

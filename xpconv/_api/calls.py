@@ -133,7 +133,8 @@ def _check(name: str, array: ArrayT, shape: Sequence[int], dtype: Any) -> None:
 
 
 def _check_bias(name: str, bias: ArrayT, problem: Problem) -> None:
-    check_shape(name, bias.shape, (problem.out_channels,))
+    of_each = problem.per_sample and bias.ndim == 2
+    check_shape(name, bias.shape, (*[problem.convolution.samples][:of_each], problem.out_channels))
     if bias.dtype not in problem.dtypes[:3]:
         allowed = " or ".join(dict.fromkeys(map(str, problem.dtypes[:3])))
         raise TypeError(f"{name} must have dtype {allowed}: got {bias.dtype}")

@@ -8,6 +8,8 @@ from typing import Any
 from .._algorithms.choose import Choice
 from .._algorithms.contract import ways_to_do
 from .._algorithms.weight import Weight
+from .._arrays.devices import device
+from .._arrays.doors import chunked_like
 from .._arrays.namespace import is_dask_array, is_dask_namespace, is_torch_array, is_torch_namespace
 from .._arrays.typing import ArrayT, Namespace
 from .evaluate import bias_grad as eager_bias_grad
@@ -20,6 +22,8 @@ __all__ = ["bias_grad", "check_options", "dispatch", "linear", "only_bias", "way
 
 def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = None, *, xp: Namespace) -> Any:
     """What fills the slot of the problem. A dask result is rechunked like `like`."""
+    if problem.per_sample:
+        return _of_each_sample(problem, a, b, bias, like, xp=xp)
     if is_torch_namespace(xp):
         from .torch import solve  # it imports torch
 
@@ -33,6 +37,46 @@ def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = Non
     return evaluate(problem, a, b, bias, xp=xp)
 
 
+def _of_each_sample(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Namespace) -> Any:
+    """The slot where each sample has a weight of its own: samples (n, g*c) are groups (1, n*g*c), which copies nothing.
+
+    Their weights (n, g*o, c, *kernel) are one of shape (n*g*o, c, *kernel).
+    """
+    joined = problem.joined
+    if is_dask_namespace(xp):
+        from .dask import as_chunks
+
+        a, b = as_chunks(a), as_chunks(b)
+    if not problem.convolution.samples:
+        return xp.zeros(problem.shape, dtype=problem.dtype, device=device(a))
+    weights = problem.result != "w"
+    a = _together(problem, a, xp=xp)
+    b = xp.reshape(b, (-1, *b.shape[2:])) if weights else _together(problem, b, xp=xp)
+    out = dispatch(joined, a, b, _joined_bias(problem, bias, xp=xp), xp=xp)
+    return chunked_like(_apart(problem, out, xp=xp), like)
+
+
+def _together(problem: Problem, x: Any, *, xp: Namespace) -> Any:
+    """(n, g*c, *spatial), in the caller's order, -> (1, n*g*c, *spatial)."""
+    x = problem.layout.inward(x, xp=xp)
+    return xp.reshape(x, (1, x.shape[0] * x.shape[1], *x.shape[2:]))
+
+
+def _apart(problem: Problem, out: Any, *, xp: Namespace) -> Any:
+    """What fills the joined problem's slot, as the caller has it."""
+    shape = problem.convolution.shape(problem.slot)
+    if problem.result == "w":
+        return xp.reshape(out, (problem.convolution.samples, *shape))
+    return problem.layout.outward(xp.reshape(out, shape), xp=xp)
+
+
+def _joined_bias(problem: Problem, bias: Any, *, xp: Namespace) -> Any:
+    """(g*o,) or (n, g*o) -> (n*g*o,)."""
+    if bias is None:
+        return None
+    return xp.reshape(xp.broadcast_to(bias, (problem.convolution.samples, problem.out_channels)), (-1,))
+
+
 def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
     """dbias, which all engines compute in the same way."""
     if is_dask_namespace(xp):
@@ -44,6 +88,8 @@ def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
 
 def only_bias(problem: Problem, bias: Any, like: Any, *, xp: Namespace) -> Any:
     """y where only the bias contributes to it; zeros without a bias."""
+    if problem.per_sample:
+        return _apart(problem, only_bias(problem.joined, _joined_bias(problem, bias, xp=xp), like, xp=xp), xp=xp)
     if is_dask_namespace(xp):
         from .dask import only_bias as lazily
 
