@@ -60,6 +60,7 @@ def test_public_names():
         "conv_input_grad",
         "conv_jvp",
         "conv_output_size",
+        "conv_stream",
         "conv_transpose",
         "conv_transpose_backward",
         "conv_transpose_double_backward",
@@ -68,6 +69,9 @@ def test_public_names():
         "conv_weight_grad",
         "explain",
         "fold",
+        "local_conv",
+        "local_conv_backward",
+        "local_conv_transpose",
         "options",
         "unfold",
     }

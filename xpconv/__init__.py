@@ -29,7 +29,9 @@ from ._api.layers import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from ._api.local import local_conv, local_conv_backward, local_conv_transpose
 from ._api.patches import fold, unfold
+from ._api.stream import conv_stream
 from ._spec.options import options
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "conv_input_grad",
     "conv_jvp",
     "conv_output_size",
+    "conv_stream",
     "conv_transpose",
     "conv_transpose_backward",
     "conv_transpose_double_backward",
@@ -60,6 +63,9 @@ __all__ = [
     "conv_weight_grad",
     "explain",
     "fold",
+    "local_conv",
+    "local_conv_backward",
+    "local_conv_transpose",
     "options",
     "unfold",
 ]

@@ -35,7 +35,7 @@ from .._spec.options import Options, current, under
 from .evaluate import arranged, fill, placed
 from .problem import Problem
 
-__all__ = ["as_chunks", "by_channels", "evaluate", "only_bias"]
+__all__ = ["as_chunks", "by_channels", "evaluate", "only_bias", "zeros"]
 
 Chunks = Sequence[Sequence[int]]
 
@@ -91,6 +91,11 @@ def only_bias(problem: Problem, bias: Any, like: Any, *, xp: Any) -> Any:
     shape = problem.convolution.shape(problem.slot)
     zeros = da.zeros(shape, dtype=problem.dtype, meta=_meta(as_chunks(like), len(shape), problem.dtype))
     return problem.layout.outward(_biased(zeros, bias, xp=xp), xp=xp)
+
+
+def zeros(shape: tuple[int, ...], like: Any) -> Any:
+    """Zeros in chunks of the library of another dask array's."""
+    return da.zeros(shape, dtype=like.dtype, meta=_meta(like, len(shape), like.dtype))
 
 
 def _biased(out: Any, bias: Any, *, xp: Any) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from .._algorithms.choose import Choice
 from .._algorithms.contract import ways_to_do
 from .._algorithms.weight import Weight
 from .._arrays.devices import device
-from .._arrays.doors import chunked_like
+from .._arrays.doors import chunked_like, convert
 from .._arrays.namespace import is_dask_array, is_dask_namespace, is_torch_array, is_torch_namespace
 from .._arrays.typing import ArrayT, Namespace
 from .evaluate import bias_grad as eager_bias_grad
@@ -17,7 +17,7 @@ from .evaluate import evaluate
 from .evaluate import only_bias as eager_only_bias
 from .problem import Problem
 
-__all__ = ["bias_grad", "check_options", "dispatch", "linear", "only_bias", "ways_of"]
+__all__ = ["bias_grad", "check_options", "dispatch", "linear", "of_one_kind", "only_bias", "ways_of", "zeros"]
 
 
 def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = None, *, xp: Namespace) -> Any:
@@ -43,12 +43,9 @@ def _of_each_sample(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, x
     Their weights (n, g*o, c, *kernel) are one of shape (n*g*o, c, *kernel).
     """
     joined = problem.joined
-    if is_dask_namespace(xp):
-        from .dask import as_chunks
-
-        a, b = as_chunks(a), as_chunks(b)
+    a, b = of_one_kind(a, b, xp=xp)
     if not problem.convolution.samples:
-        return xp.zeros(problem.shape, dtype=problem.dtype, device=device(a))
+        return convert(zeros(problem.shape, a, xp=xp), problem.dtype, xp=xp)
     weights = problem.result != "w"
     a = _together(problem, a, xp=xp)
     b = xp.reshape(b, (-1, *b.shape[2:])) if weights else _together(problem, b, xp=xp)
@@ -74,15 +71,13 @@ def _joined_bias(problem: Problem, bias: Any, *, xp: Namespace) -> Any:
     """(g*o,) or (n, g*o) -> (n*g*o,)."""
     if bias is None:
         return None
+    (bias,) = of_one_kind(bias, xp=xp)
     return xp.reshape(xp.broadcast_to(bias, (problem.convolution.samples, problem.out_channels)), (-1,))
 
 
 def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
     """dbias, which all engines compute in the same way."""
-    if is_dask_namespace(xp):
-        from .dask import as_chunks
-
-        dy = as_chunks(dy)
+    (dy,) = of_one_kind(dy, xp=xp)
     return eager_bias_grad(dy, problem, xp=xp)
 
 
@@ -110,6 +105,24 @@ def check_options(problems: Sequence[Problem], like: ArrayT, *, xp: Namespace) -
     if not is_dask_namespace(xp):
         for problem in problems:
             problem.check_options(like, xp=xp)
+
+
+def of_one_kind(*arrays: Any, xp: Namespace) -> tuple[Any, ...]:
+    """Arrays of one namespace: beside dask's arrays there may be some of their chunks' kind."""
+    if is_dask_namespace(xp):
+        from .dask import as_chunks
+
+        return tuple(map(as_chunks, arrays))
+    return arrays
+
+
+def zeros(shape: tuple[int, ...], like: ArrayT, *, xp: Namespace) -> ArrayT:
+    """Zeros in an array like another."""
+    if is_dask_array(like):
+        from .dask import zeros as lazily
+
+        return cast(ArrayT, lazily(shape, like))
+    return cast(ArrayT, xp.zeros(shape, dtype=like.dtype, device=device(like)))
 
 
 def linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:
