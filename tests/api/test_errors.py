@@ -27,7 +27,7 @@ ONE_DTYPE = (
     "must have one dtype, or be real and complex numbers of one precision, or go with a dtype for the result: got"
 )
 RANK = "axes (channels, 2 spatial; any number for the batch before them): got"
-NAMES = "stride, padding, dilation, groups, padding_mode, input_dilation, flip, channel_axis, dtype"
+NAMES = "stride, padding, dilation, groups, padding_mode, input_dilation, flip, channel_axis, dtype, per_sample"
 MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', or a sequence of 2 of them: got"
 CHANNELS = "channel_axis must be an integer from -4 to 3: got"
 LIBRARY = "dtype must be one for numbers, of the operands' library: got"

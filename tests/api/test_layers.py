@@ -609,7 +609,7 @@ def test_a_gradient_of_another_shape_says_so():
         ),
         (
             TypeError,
-            f"a convolution's parameters are {', '.join(PARAMETERS)}, dtype: got strides",
+            f"a convolution's parameters are {', '.join(PARAMETERS)}, dtype, per_sample: got strides",
             lambda: Conv2d(1, 1, 3, strides=2),
         ),
         (

@@ -46,7 +46,6 @@ EACH = {
 }
 
 
-@pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "int8"])
 @pytest.mark.parametrize("name", EACH)
 def test_sample_by_sample(backend, rng, name, dtype):
