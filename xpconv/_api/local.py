@@ -273,13 +273,14 @@ def _filled(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None = None, 
         columns = columns.with_dtype(problem.dtypes.compute)  # rounded once, after the fold
     slots = (problem.with_slot(name).slot for name in "yxw" if name != problem.result)
     a, b = (_to_columns(problem, at, one, xp=xp) for at, one in zip(slots, of_one_kind(a, b, xp=xp), strict=True))
+    if bias is not None:
+        (bias,) = of_one_kind(bias, xp=xp)
     if slot == "x":
         out = _from_columns(problem, dispatch(columns, a, b, xp=xp), xp=xp)
         if bias is not None:
             out = xp.add(out, per_channel(convert(bias, out.dtype, xp=xp), out.ndim, xp=xp))
     else:
         if bias is not None:
-            (bias,) = of_one_kind(bias, xp=xp)
             bias = xp.reshape(xp.broadcast_to(bias, (places, problem.out_channels)), (-1,))
         out = _from_columns(problem, dispatch(columns, a, b, bias, xp=xp), xp=xp)
     filled: ArrayT = convert(out, problem.dtype, xp=xp)
