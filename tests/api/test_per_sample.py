@@ -12,7 +12,16 @@ from families import CONV, FAMILIES, TRANSPOSED
 from support import assert_within, draw, whole_numbers
 
 import xpconv
-from xpconv import conv, conv_backward, conv_input_grad, conv_output_size, conv_transpose, conv_weight_grad, options
+from xpconv import (
+    conv,
+    conv_backward,
+    conv_input_grad,
+    conv_output_size,
+    conv_transpose,
+    conv_weight_grad,
+    explain,
+    options,
+)
 
 N = 3
 
@@ -171,6 +180,12 @@ def test_neither_x_nor_weight_is_copied(rng, monkeypatch):
     ((a, b),) = seen
     assert np.shares_memory(a, x)
     assert np.shares_memory(b, w)
+
+
+def test_explained(rng):
+    plan = explain(draw(rng, (3, 4, 9), "float32"), draw(rng, (3, 6, 2, 3), "float32"), groups=2, per_sample=True)
+    assert plan.geometry.startswith("x (1, 12, 9), weight (18, 2, 3)")
+    assert plan.direct_flops == 2 * 3 * 6 * 7 * 2 * 3
 
 
 # Under torch's transforms.
