@@ -63,6 +63,16 @@ def test_as_numpy(rng, name, size):
         assert_equal(call(*(da.from_array(one, chunks=size) for one in values)), call(*values))
 
 
+@pytest.mark.parametrize("name", ["conv_backward", "local_conv_backward"])
+def test_gradients_have_the_chunks_of_their_operands(name):
+    call, names = CALLS[name]
+    dy, x, w = (da.ones(SHAPES[one], chunks=2) for one in names.split())
+    dx, dw, _ = call(dy, x, w)
+    assert dx.chunks == x.chunks
+    if name == "local_conv_backward":
+        assert dw.chunks == w.chunks
+
+
 def assert_equal(results, expected):
     several = isinstance(expected, tuple)
     for one, other in zip(results if several else [results], expected if several else [expected], strict=True):
