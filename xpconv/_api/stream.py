@@ -99,7 +99,7 @@ def conv_stream(
     steps, dilations = per_axis("stride", stride, ndim, 1), per_axis("dilation", dilation, ndim, 1)
     reach, *others = (d * max(k - 1, 0) for d, k in zip(dilations, weight.shape[2:], strict=True))
     if state is None:
-        state = zeros((*x.shape[:axis], reach, *x.shape[axis + 1 :]), x, xp=xp)
+        state = zeros((*x.shape[:axis], reach, *x.shape[axis + 1 :]), x.dtype, x, xp=xp)
     _check_state(state, x, axis, range(reach, reach + steps[0]))
 
     joined = xp.concat(of_one_kind(state, x, xp=xp), axis=axis)

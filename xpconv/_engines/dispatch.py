@@ -9,7 +9,7 @@ from .._algorithms.choose import Choice
 from .._algorithms.contract import ways_to_do
 from .._algorithms.weight import Weight
 from .._arrays.devices import device
-from .._arrays.doors import chunked_like, convert
+from .._arrays.doors import chunked_like
 from .._arrays.namespace import is_dask_array, is_dask_namespace, is_torch_array, is_torch_namespace
 from .._arrays.typing import ArrayT, Namespace
 from .evaluate import bias_grad as eager_bias_grad
@@ -45,7 +45,7 @@ def _of_each_sample(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, x
     joined = problem.joined
     a, b = of_one_kind(a, b, xp=xp)
     if not problem.convolution.samples:
-        return convert(zeros(problem.shape, a, xp=xp), problem.dtype, xp=xp)
+        return zeros(problem.shape, problem.dtype, a, xp=xp)
     weights = problem.result != "w"
     a = _together(problem, a, xp=xp)
     b = xp.reshape(b, (-1, *b.shape[2:])) if weights else _together(problem, b, xp=xp)
@@ -116,13 +116,13 @@ def of_one_kind(*arrays: Any, xp: Namespace) -> tuple[Any, ...]:
     return arrays
 
 
-def zeros(shape: tuple[int, ...], like: ArrayT, *, xp: Namespace) -> ArrayT:
-    """Zeros in an array like another."""
-    if is_dask_array(like):
+def zeros(shape: tuple[int, ...], dtype: Any, like: ArrayT, *, xp: Namespace) -> ArrayT:
+    """Zeros where another array lies."""
+    if is_dask_namespace(xp):
         from .dask import zeros as lazily
 
-        return cast(ArrayT, lazily(shape, like))
-    return cast(ArrayT, xp.zeros(shape, dtype=like.dtype, device=device(like)))
+        return cast(ArrayT, lazily(shape, dtype, like))
+    return cast(ArrayT, xp.zeros(shape, dtype=dtype, device=device(like)))
 
 
 def linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:

@@ -234,7 +234,7 @@ def _of_weight_grad(params: Parameters, sizes: tuple[Sequence[int]], xp: Any, *f
     kernel = per_axis("kernel_size", *sizes, None, 1)
     layout = Layout.of("x", x_shape, len(kernel), params.channel_axis)
     if params.per_sample:
-        _of_one_sample("x", layout)
+        _check_batch("x", layout)
     outputs = Layout.of("dy", y_shape, len(kernel), params.channel_axis).inner(y_shape)[1]
     convolution = Convolution.of(layout.inner(x_shape), (outputs, None, *kernel), params)
     dw = result_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
@@ -247,21 +247,23 @@ def _checked(problem: Problem, y_shape: tuple[int, ...]) -> Problem:
     return problem
 
 
-def _of_one_sample(name: str, layout: Layout, w_shape: Sequence[int] | None = None) -> Sequence[int]:
+def _of_one_sample(name: str, layout: Layout, w_shape: Sequence[int]) -> Sequence[int]:
     """The shape of one sample's weight, of the shape (batch, *weight)."""
-    if len(layout.batch) != 1:
-        raise ValueError(
-            f"{name} must have one batch axis where per_sample is set, beside its channels and {layout.ndim} spatial "
-            f"axes: got {len(layout.batch)}"
-        )
-    if w_shape is None:
-        return ()
+    _check_batch(name, layout)
     if w_shape[0] != layout.batch[0]:
         raise ValueError(
             f"weight must have {layout.batch[0]} samples on axis 0 where per_sample is set, as many as {name}: got "
             f"{w_shape[0]}"
         )
     return w_shape[1:]
+
+
+def _check_batch(name: str, layout: Layout) -> None:
+    if len(layout.batch) != 1:
+        raise ValueError(
+            f"{name} must have one batch axis where per_sample is set, beside its channels and {layout.ndim} spatial "
+            f"axes: got {len(layout.batch)}"
+        )
 
 
 def spatial_axes(w_shape: Sequence[int], per_sample: bool = False) -> int:
