@@ -95,8 +95,8 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The examples of the docstrings, the digits trained to the end, and the documentation, every warning an error."""
-    session.install(".[examples,volume]", *group("docs"), *group("peers"), *group("test"))
+    """The docstrings' examples, the digits and the voice to the end, and the documentation, every warning an error."""
+    session.install(".[audio,examples,volume]", *group("docs"), *group("peers"), *group("test"))
     session.run("pytest", "--doctest-modules", "--pyargs", "xpconv")
     session.run("pytest", "tests/examples")
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-E", "docs", "docs/_build/html")

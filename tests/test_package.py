@@ -61,6 +61,7 @@ def test_public_names():
         "conv_input_grad",
         "conv_jvp",
         "conv_output_size",
+        "conv_stream",
         "conv_transpose",
         "conv_transpose_backward",
         "conv_transpose_double_backward",
@@ -73,6 +74,9 @@ def test_public_names():
         "correlate_backward",
         "explain",
         "fold",
+        "local_conv",
+        "local_conv_backward",
+        "local_conv_transpose",
         "options",
         "unfold",
     }

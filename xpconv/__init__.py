@@ -29,8 +29,10 @@ from ._api.layers import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from ._api.local import local_conv, local_conv_backward, local_conv_transpose
 from ._api.patches import fold, unfold
 from ._api.signal import ConvolveGradients, convolve, convolve_backward, correlate, correlate_backward
+from ._api.stream import conv_stream
 from ._spec.options import options
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "conv_input_grad",
     "conv_jvp",
     "conv_output_size",
+    "conv_stream",
     "conv_transpose",
     "conv_transpose_backward",
     "conv_transpose_double_backward",
@@ -66,6 +69,9 @@ __all__ = [
     "correlate_backward",
     "explain",
     "fold",
+    "local_conv",
+    "local_conv_backward",
+    "local_conv_transpose",
     "options",
     "unfold",
 ]

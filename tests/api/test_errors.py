@@ -27,7 +27,7 @@ ONE_DTYPE = (
     "must have one dtype, or be real and complex numbers of one precision, or go with a dtype for the result: got"
 )
 RANK = "axes (channels, 2 spatial; any number for the batch before them): got"
-NAMES = "stride, padding, dilation, groups, padding_mode, input_dilation, flip, channel_axis, dtype"
+NAMES = "stride, padding, dilation, groups, padding_mode, input_dilation, flip, channel_axis, dtype, per_sample"
 MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', or a sequence of 2 of them: got"
 CHANNELS = "channel_axis must be an integer from -4 to 3: got"
 LIBRARY = "dtype must be one for numbers, of the operands' library: got"
@@ -143,12 +143,12 @@ BAD_SHAPES = [
     ),
     (
         ValueError,
-        "weight must have 8 channels on axis 1 (8 input channels in 1 groups): got 7",
+        "weight must have 8 input channels (8 in 1 groups): got 7",
         lambda: conv(X, W[:, :7]),
     ),
     (
         ValueError,
-        "weight must have 4 channels on axis 1 (8 input channels in 2 groups): got 8",
+        "weight must have 4 input channels (8 in 2 groups): got 8",
         lambda: conv(X, W, groups=2),
     ),
     (
@@ -215,7 +215,7 @@ BAD_SHAPES = [
     ),
     (
         ValueError,
-        "weight must have 6 channels on axis 1 (6 input channels in 1 groups): got 8",
+        "weight must have 6 input channels (6 in 1 groups): got 8",
         lambda: conv(X, W, channel_axis=-1),
     ),
     (ValueError, "tx must have shape (2, 8, 5, 6): got (8, 5, 6)", lambda: conv_jvp(X[0], None, None, X, W)),

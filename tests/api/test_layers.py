@@ -280,7 +280,7 @@ def test_a_layer_that_has_as_many_channels_as_it_has_groups_has_learned_them(rng
     before = layer.weight
     layer.forward(rng.standard_normal((1, 2, 5)))
     assert layer.weight is before
-    with pytest.raises(ValueError, match=r"^weight must have 2 channels on axis 1 .*: got 1$"):
+    with pytest.raises(ValueError, match=r"^weight must have 2 input channels .*: got 1$"):
         layer.forward(rng.standard_normal((1, 4, 5)))
 
 
@@ -309,7 +309,7 @@ def test_weights_that_are_set_end_learning(backend, how):
     else:
         layer.set_params(weight, bias)
     assert repr(layer) == "Conv1d(1, 3, (2,))"
-    with pytest.raises(ValueError, match=r"^weight must have 4 channels on axis 1 "):
+    with pytest.raises(ValueError, match=r"^weight must have 4 input channels "):
         layer.forward(backend.array(np.ones((2, 4, 5))))
     np.testing.assert_array_equal(
         backend.numpy(layer.forward(backend.array(np.ones((2, 1, 3))))), np.full((2, 3, 2), 3)
@@ -609,7 +609,7 @@ def test_a_gradient_of_another_shape_says_so():
         ),
         (
             TypeError,
-            f"a convolution's parameters are {', '.join(PARAMETERS)}, dtype: got strides",
+            f"a convolution's parameters are {', '.join(PARAMETERS)}, dtype, per_sample: got strides",
             lambda: Conv2d(1, 1, 3, strides=2),
         ),
         (

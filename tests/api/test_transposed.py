@@ -611,12 +611,12 @@ BAD = [
     ),
     (
         ValueError,
-        "weight must have 4 channels on axis 0, as many as there are inputs: got 3",
+        "weight must have 4 input channels, as many as x: got 3",
         lambda: conv_transpose(X, W[:3]),
     ),
     (
         ValueError,
-        "weight must have 4 channels on axis 0, as many as there are inputs: got 8",
+        "weight must have 4 input channels, as many as x: got 8",
         lambda: conv_transpose(X, np.ones((8, 3, 3, 3)), groups=2),
     ),
     (

@@ -124,7 +124,8 @@ def assert_all_kept(standin, rng, parameters, dtype, w_dtype=None, **more):
 
 def test_every_function_is_here():
     functions = {name for name in xpconv.__all__ if name[0].islower() and not name.endswith("_size")}
-    others = {"explain", "options", "unfold", "fold", *WITHOUT_CHANNELS}
+    others = {"explain", "options", "unfold", "fold", "conv_stream", *WITHOUT_CHANNELS}
+    others |= {one for one in functions if "local" in one}
     assert functions - others == {name.partition(" ")[0] for name in calls({}, (), ())}
 
 
@@ -187,6 +188,30 @@ def test_arrays_without_channels(standin, rng, name, shapes, said, dtype, w_dtyp
     assert_kept(standin, lambda x, kernel: function(x, kernel, axes=2, **said), x, kernel)
     dy = function(x, kernel, axes=2, **said)
     assert_kept(standin, lambda *arrays: backward(*arrays, axes=2, **said), dy, x, kernel)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex64", "int8"])
+@pytest.mark.parametrize("name", ["plain", "all", "same", "reflect"])
+def test_a_weight_for_each_sample_and_each_place(standin, rng, name, dtype):
+    arrays = operands(rng, PARAMETERS[name], dtype)
+    each = {**arrays, **{key: drawn(rng, (2, *arrays[key].shape), arrays[key].dtype.name) for key in ("w", "tw")}}
+    for function, names in calls({**PARAMETERS[name], "per_sample": True}, (9, 8), (3, 3)).values():
+        assert_kept(standin, function, *(each[key] for key in names.split()))
+    out = xpconv.conv_output_size((9, 8), 3, **PARAMETERS[name])
+    dy, x, w, b, c = arrays["dy"], arrays["x"], drawn(rng, (*arrays["w"].shape, *out), dtype), arrays["b"], arrays["c"]
+    said = PARAMETERS[name]
+    assert_kept(standin, lambda x, w, b: xpconv.local_conv(x, w, b, **said), x, w, b)
+    assert_kept(standin, lambda dy, x, w: xpconv.local_conv_backward(dy, x, w, **said), dy, x, w)
+    assert_kept(standin, lambda dy, w, c: xpconv.local_conv_transpose(dy, w, c, **said), dy, w, c)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex64", "int8"])
+@pytest.mark.parametrize("block", [0, 1, 7])
+def test_streams(standin, rng, block, dtype):
+    x, w, state = (draw(rng, shape, dtype) for shape in ((2, 4, block, 5), (6, 2, 3, 2), (2, 4, 5, 5)))
+    said = {"stride": 2, "dilation": 2, "groups": 2}
+    assert_kept(standin, lambda x, w: xpconv.conv_stream(x, w, **said), x, w)
+    assert_kept(standin, lambda x, w, state: xpconv.conv_stream(x, w, None, state, **said), x, w, state)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "complex64"])

@@ -26,6 +26,7 @@ from xpconv import (
     conv_double_backward,
     conv_input_grad,
     conv_jvp,
+    conv_stream,
     conv_transpose,
     conv_transpose_backward,
     conv_transpose_double_backward,
@@ -416,6 +417,10 @@ CALLS = {
             ddx, ddweight, ddbias, dy, x, weight
         ),
         "dy x weight ddx ddweight ddbias",
+    ),
+    "conv_stream": (
+        lambda x, weight, bias, state: conv_stream(x, weight, bias, state, stride=3),
+        "x weight bias state",
     ),
     "explain": (lambda x, weight: explain(x, weight), "x weight"),
 }

@@ -19,6 +19,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import torch
+from array_api_compat import array_namespace
 from cases import Case, TransposedCase, placed
 from dask.array.core import slices_from_chunks
 from dask.callbacks import Callback
@@ -403,6 +404,14 @@ def everything(x, w, b, dy):
         "convolve_backward": lambda: xpconv.convolve_backward(x, x, w[:1], axes=(2, 3), mode="same"),
         "correlate": lambda: [xpconv.correlate(w[:1], x, axes=(2, 3), mode="valid")],
         "correlate_backward": lambda: xpconv.correlate_backward(x, x, w[:1], axes=(3, 2), mode="same"),
+        "conv per sample": lambda: [conv(x, for_each(4, w), b, padding=1, per_sample=True)],
+        "conv_weight_grad per sample": lambda: [
+            conv_weight_grad(dy, x, kernel_size=(3, 3), padding=1, per_sample=True)
+        ],
+        "conv_stream": lambda: xpconv.conv_stream(x, w, b, stride=2),
+        "local_conv": lambda: [xpconv.local_conv(x, everywhere(w), b, padding=1)],
+        "local_conv_backward": lambda: xpconv.local_conv_backward(dy, x, everywhere(w), padding=1),
+        "local_conv_transpose": lambda: [xpconv.local_conv_transpose(dy, everywhere(w), padding=1)],
         "unfold": lambda: [unfold(x, 3, padding=1)],
         "fold": lambda: [fold(x.reshape(4, 4, -1), (16, 12), (2, 2), padding=((1, 0), (0, 1)))],
         "Conv": lambda: through(Conv(4, 6, (3, 3), padding=1, rng=0), x, dy),
@@ -412,6 +421,17 @@ def everything(x, w, b, dy):
 
 
 NAMES = list(everything(*(None,) * 4))
+
+
+def for_each(samples, w):
+    """The weight as if each sample had its own."""
+    return (da if isinstance(w, da.Array) else array_namespace(w)).broadcast_to(w, (samples, *w.shape))
+
+
+def everywhere(w):
+    """The weight as if each place had its own."""
+    xp = da if isinstance(w, da.Array) else array_namespace(w)
+    return xp.broadcast_to(w[..., None, None], (*w.shape, 16, 12))
 
 
 def with_params(layer, weight, bias):
@@ -427,7 +447,7 @@ def through(layer, x, dy):
 def test_everything_public_is_here():
     """But what takes no arrays."""
     functions = {name for name in xpconv.__all__ if name[0].islower() and not name.endswith("_size")}
-    assert functions - {"explain", "options"} == {name for name in NAMES if name[0].islower()}
+    assert functions - {"explain", "options"} == {name.partition(" ")[0] for name in NAMES if name[0].islower()}
 
 
 @pytest.mark.parametrize("name", NAMES)

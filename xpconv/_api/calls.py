@@ -20,7 +20,7 @@ from .._engines.dispatch import bias_grad, check_options, dispatch, only_bias
 from .._engines.problem import Problem, Transposed
 from .._spec.geometry import check_shape
 
-__all__ = ["backward", "double_backward", "forward", "jvp"]
+__all__ = ["backward", "check_bias", "check_like", "check_needs", "double_backward", "forward", "jvp"]
 
 Gradients: TypeAlias = tuple[ArrayT | None, ArrayT | None, ArrayT | None]
 Tangents: TypeAlias = Mapping[str, ArrayT | None]  # of x, weight and bias, in this order, by the caller's names
@@ -38,7 +38,7 @@ def forward(
     xp = agree(x=x, weight=weight, bias=bias)
     problem = Problem.of(x, weight, params, transposed, xp=xp)
     if bias is not None:
-        _check_bias("bias", bias, problem)
+        check_bias("bias", bias, problem)
     y: ArrayT = dispatch(problem, x, weight if memory is None else Weight(weight, memory), bias, xp=xp)
     return y
 
@@ -53,9 +53,9 @@ def backward(
     """dx, dweight and dbias from dy, x and weight."""
     dy, x, weight = operands
     xp = agree(dy=dy, x=x, weight=weight)
-    _check_needs("dx, dweight and dbias", needs)
+    check_needs("dx, dweight and dbias", needs)
     problem = Problem.of(x, weight, params, transposed, xp=xp)
-    _check("dy", dy, problem.shape, problem.dtypes.y)
+    check_like("dy", dy, problem.shape, problem.dtypes.y)
     of_x, of_w = problem.with_slot("x"), problem.with_slot("w")
     check_options([one for one, need in zip((of_x, of_w), needs, strict=False) if need], dy, xp=xp)
     w = weight if memory is None else Weight(weight, memory)
@@ -87,9 +87,9 @@ def double_backward(
     dy, x, weight = operands
     given = {name: one for name, one in gradients.items() if one is not None}
     xp = agree(dy=dy, x=x, weight=weight, **given)
-    _check_needs("ddy, dx and dweight", needs)
+    check_needs("ddy, dx and dweight", needs)
     problem = Problem.of(x, weight, params, transposed, xp=xp)
-    _check("dy", dy, problem.shape, problem.dtypes.y)
+    check_like("dy", dy, problem.shape, problem.dtypes.y)
     _check_tangents(gradients, x, weight, problem)
     ddx, ddweight, _ = gradients.values()
     return (
@@ -121,25 +121,26 @@ def _check_tangents(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, probl
     *names, last = tangents
     for name, like in zip(names, (x, weight), strict=True):
         if (tangent := tangents[name]) is not None:
-            _check(name, tangent, like.shape, like.dtype)
+            check_like(name, tangent, like.shape, like.dtype)
     if (bias := tangents[last]) is not None:
-        _check_bias(last, bias, problem)
+        check_bias(last, bias, problem)
 
 
-def _check(name: str, array: ArrayT, shape: Sequence[int], dtype: Any) -> None:
+def check_like(name: str, array: ArrayT, shape: Sequence[int], dtype: Any) -> None:
     check_shape(name, array.shape, shape)
     if array.dtype != dtype:
         raise TypeError(f"{name} must have dtype {dtype}: got {array.dtype}")
 
 
-def _check_bias(name: str, bias: ArrayT, problem: Problem) -> None:
-    check_shape(name, bias.shape, (problem.out_channels,))
+def check_bias(name: str, bias: ArrayT, problem: Problem) -> None:
+    of_each = problem.per_sample and bias.ndim == 2
+    check_shape(name, bias.shape, (*[problem.convolution.samples][:of_each], problem.out_channels))
     if bias.dtype not in problem.dtypes[:3]:
         allowed = " or ".join(dict.fromkeys(map(str, problem.dtypes[:3])))
         raise TypeError(f"{name} must have dtype {allowed}: got {bias.dtype}")
 
 
-def _check_needs(what: str, needs: object) -> None:
+def check_needs(what: str, needs: object) -> None:
     # A tuple is a Sequence, too, but that takes longer to find out.
     if not isinstance(needs, tuple | Sequence) or [type(need) for need in needs] != [bool] * 3:
         raise TypeError(f"needs must be three bools, for {what}: got {needs!r}")

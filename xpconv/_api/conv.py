@@ -38,7 +38,8 @@ class ConvGradients(NamedTuple, Generic[ArrayT]):
     dweight : array or None
         Gradient of the weight, in the weight's shape and dtype.
     dbias : array or None
-        Gradient of the bias, shape (out_channels,), in the output's dtype.
+        Gradient of the bias, shape (out_channels,), in the output's dtype; with `per_sample` (batch, out_channels), of
+        which the sum over samples is the gradient of a bias that they share.
     """
 
     dx: ArrayT | None
@@ -106,6 +107,10 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
         the next convolution takes as it is.
     dtype : dtype, optional
         That of the result, if it is wider than those of the operands, which may then differ: int32 for int8 numbers.
+    per_sample : bool, default False
+        Whether each sample has filters of its own: `weight` is (batch, out_channels, in_channels / groups, *kernel),
+        `bias` is (out_channels,) or (batch, out_channels), and `x` has one batch axis. The samples are computed as
+        groups, which copies neither `x` nor `weight`.
 
     Returns
     -------
@@ -285,6 +290,8 @@ def conv_weight_grad(
     Returns
     -------
     array, shape (out_channels, in_channels / groups, *kernel_size)
+        With `per_sample` there is a gradient for each sample, on an axis in front, as differential privacy needs them
+        [1]_. Their sum is the gradient without it.
 
     Raises
     ------
@@ -295,12 +302,23 @@ def conv_weight_grad(
     --------
     conv_backward : All gradients, with the notes on them and the source.
 
+    References
+    ----------
+    .. [1] G. Rochette, A. Manoel, E. W. Tramel, "Efficient Per-Example Gradient Computations in Convolutional Neural
+       Networks", arXiv:1912.06015, 2019.
+
     Examples
     --------
     >>> import numpy as np
     >>> from xpconv import conv_weight_grad
     >>> conv_weight_grad(np.ones((1, 1, 3)), np.asarray([[[1.0, 2.0, 3.0, 4.0]]]), kernel_size=(2,))
     array([[[6., 9.]]])
+    >>> x = np.asarray([[[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]]])
+    >>> conv_weight_grad(np.ones((2, 1, 2)), x, kernel_size=(2,), per_sample=True)
+    array([[[[ 3.,  5.]]],
+    <BLANKLINE>
+    <BLANKLINE>
+           [[[ 9., 11.]]]])
     """
     xp = agree(dy=dy, x=x)
     problem = Problem.of_weight_grad(dy, x, kernel_size, parameters, xp=xp)

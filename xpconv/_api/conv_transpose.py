@@ -42,7 +42,7 @@ def conv_transpose(
     x : array, shape (batch, in_channels, *spatial)
         The input, as for `conv`.
     weight : array, shape (in_channels, out_channels / groups, *kernel)
-        The filters.
+        The filters; with `per_sample` there is an axis of samples in front.
     bias : array, shape (out_channels,), optional
         Added to each output channel.
     output_padding : int or sequence of int, default 0

@@ -141,7 +141,7 @@ def explain(
     ('forward', 'Fourier', 198002000)
     """
     xp = agree(x=x, weight=weight)
-    problem = Problem.of(x, weight, parameters, (output_padding, output_size) if transposed else None, xp=xp)
+    problem = Problem.of(x, weight, parameters, (output_padding, output_size) if transposed else None, xp=xp).joined
     threads, made = at_a_time(x, current().threads), []
     for slot, name in zip("yxw", _NAMES, strict=True):
         made.append(_contraction(name, ways_of(problem.with_slot(slot), x, xp=xp), threads))

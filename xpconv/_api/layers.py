@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Unpack, cast
 
 import numpy as np
@@ -119,7 +120,7 @@ class Conv:
     flip: bool
     channel_axis: int
 
-    @spelled
+    @partial(spelled, without=("per_sample",))
     def __init__(
         self,
         in_channels: int | None = None,
@@ -136,7 +137,9 @@ class Conv:
         **parameters: Unpack[LayerParameters],
     ) -> None:
         params: dict[str, Any] = {**parameters, "stride": stride, "padding": padding}
-        for name in Parameters.of(cast(ConvParameters, params))._fields[:-1]:  # all but dtype: that of the weight
+        if "per_sample" in params:
+            raise TypeError("per_sample is for functions: a layer has one weight for all samples")
+        for name in Parameters.of(cast(ConvParameters, params))._fields[:-2]:  # dtype is that of the weight
             setattr(self, name, params.get(name, Parameters._field_defaults[name]))
         channels = integer("groups", self.groups, 1) if in_channels is None else integer("in_channels", in_channels, 1)
         out_channels = integer("out_channels", out_channels, 1)
@@ -352,7 +355,7 @@ class Conv:
         return None if values is None else memory.setdefault((direction, self.flip, self.groups), {})
 
     def _params(self) -> Parameters:
-        return Parameters(*(getattr(self, name) for name in Parameters._fields[:-1]))
+        return Parameters(*(getattr(self, name) for name in Parameters._fields[:-2]))
 
     _axes = "out channels, in channels / groups"
 
@@ -426,7 +429,7 @@ class ConvTranspose(Conv):
 
     output_padding: PerAxis
 
-    @spelled
+    @partial(spelled, without=("per_sample",))
     def __init__(
         self,
         in_channels: int | None = None,

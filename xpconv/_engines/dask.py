@@ -35,7 +35,7 @@ from .._spec.options import Options, current, under
 from .evaluate import arranged, fill, placed
 from .problem import Problem
 
-__all__ = ["as_chunks", "by_channels", "evaluate", "only_bias"]
+__all__ = ["as_chunks", "by_channels", "evaluate", "only_bias", "zeros"]
 
 Chunks = Sequence[Sequence[int]]
 
@@ -88,9 +88,13 @@ def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any)
 
 def only_bias(problem: Problem, bias: Any, like: Any, *, xp: Any) -> Any:
     """y where only the bias contributes to it; zeros without a bias."""
-    shape = problem.convolution.shape(problem.slot)
-    zeros = da.zeros(shape, dtype=problem.dtype, meta=_meta(as_chunks(like), len(shape), problem.dtype))
-    return problem.layout.outward(_biased(zeros, bias, xp=xp), xp=xp)
+    nothing = zeros(problem.convolution.shape(problem.slot), problem.dtype, like)
+    return problem.layout.outward(_biased(nothing, bias, xp=xp), xp=xp)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any, like: Any) -> Any:
+    """Zeros in chunks of the kind that another array's are."""
+    return da.zeros(shape, dtype=dtype, meta=_meta(as_chunks(like), len(shape), dtype))
 
 
 def _biased(out: Any, bias: Any, *, xp: Any) -> Any:

@@ -17,14 +17,14 @@ __all__ = ["public", "spelled"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def spelled(function: F) -> F:
+def spelled(function: F, *, without: tuple[str, ...] = ()) -> F:
     """A public function whose signature shows the parameters by name instead of `**parameters`."""
     function = public(function)
     signature = inspect.signature(function)
     named = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
         for name, default in Parameters._field_defaults.items()
-        if name not in signature.parameters
+        if name not in (*signature.parameters, *without)
     ]
     own = list(signature.parameters.values())[:-1]
     function.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]

@@ -166,7 +166,7 @@ def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, 
 
 
 def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
-    """dbias: the sum of dy over samples and positions."""
+    """dbias: the sum of dy over samples and positions; of each sample, where it has a weight of its own."""
     dtype, missing = dy.dtype, missing_dtypes(dy, xp=xp)
     dy = problem.layout.inward(dy, xp=xp)
     if is_floating(dtype, xp=xp):
@@ -175,7 +175,8 @@ def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
         wide = None if wide == dtype else wide
     else:
         wide = dtype if "int64" in missing else xp.int64
-    return convert(xp.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=wide), dtype, xp=xp)
+    summed = (*(() if problem.per_sample else (0,)), *range(2, dy.ndim))
+    return convert(xp.sum(dy, axis=summed, dtype=wide), dtype, xp=xp)
 
 
 def only_bias(problem: Problem, bias: ArrayT | None, like: ArrayT, *, xp: Namespace) -> ArrayT:

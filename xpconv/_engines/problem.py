@@ -37,6 +37,7 @@ class Problem:
     flip: bool
     dtypes: DTypes
     dtype: Any  # of the result
+    per_sample: bool = False  # whether each sample has a weight of its own, on an axis in front
 
     @classmethod
     def of(cls, x: Any, weight: Any, params: Mapping[str, Any], transposed: Transposed, *, xp: Namespace) -> Problem:
@@ -102,6 +103,15 @@ class Problem:
             layout = layout._replace(batch=(times, *layout.batch), channels=layout.channels + 1)
         return self._derived(convolution=convolution, layout=layout)
 
+    @once
+    def joined(self) -> Problem:
+        """What is computed: the samples as groups of a single one, if each has a weight of its own."""
+        if not self.per_sample:
+            return self
+        samples, groups, *_ = self.convolution.counts
+        convolution = replace(self.convolution, samples=1, groups=samples * groups)
+        return replace(self, convolution=convolution, layout=Layout((1,), 1, self.layout.ndim), per_sample=False)
+
     # What follows from these.
 
     @once
@@ -164,7 +174,9 @@ class Problem:
     def shape(self) -> tuple[int, ...]:
         """The shape of the result, as the caller has it."""
         shape = self.convolution.shape(self.slot)
-        return shape if self.slot == "w" else self.layout.outer(shape)
+        if self.slot == "w":
+            return (self.convolution.samples, *shape) if self.per_sample else shape
+        return self.layout.outer(shape)
 
     @once
     def out_channels(self) -> int:
@@ -182,7 +194,7 @@ class Problem:
 
     def check_options(self, like: ArrayT, bias: Any = None, *, xp: Namespace) -> None:
         """Raise the error of a method or workspace with which arrays like one cannot be computed, before any work."""
-        real = self.of_real_parts(xp=xp) if self.dtypes.mixed else self
+        real = self.joined.of_real_parts(xp=xp) if self.dtypes.mixed else self.joined
         for _, task in real.tasks:
             check(task, like, real.compute_dtype(bias, xp=xp), xp=xp)
 
@@ -215,7 +227,9 @@ def _remembered(make: Callable[..., Problem], params: Mapping[str, Any], sizes: 
 
 def _of(params: Parameters, transposed: Transposed, xp: Any, *facts: Any) -> Problem:
     missing, x_shape, w_shape, x_dtype, w_dtype = facts
-    layout = Layout.of("x", x_shape, spatial_axes(w_shape), params.channel_axis)
+    layout = Layout.of("x", x_shape, spatial_axes(w_shape, params.per_sample), params.channel_axis)
+    if params.per_sample:
+        w_shape = _of_one_sample("x", layout, w_shape)
     inner = layout.inner(x_shape)
     if transposed is None:
         convolution = Convolution.of(inner, w_shape, params)
@@ -223,29 +237,34 @@ def _of(params: Parameters, transposed: Transposed, xp: Any, *facts: Any) -> Pro
         convolution = Convolution.of_transposed(inner, w_shape, params, *transposed)
     y = result_dtype(xp, params.dtype, missing, x=x_dtype, weight=w_dtype)
     dtypes = DTypes.of(x_dtype, w_dtype, y, missing, xp=xp)
-    return Problem("y", FORWARD if transposed is None else TRANSPOSED, convolution, layout, params.flip, dtypes, y)
+    slots = FORWARD if transposed is None else TRANSPOSED
+    return Problem("y", slots, convolution, layout, params.flip, dtypes, y, params.per_sample)
 
 
 def _of_input_grad(params: Parameters, sizes: tuple[PerAxis], xp: Any, *facts: Any) -> Problem:
     missing, y_shape, w_shape, y_dtype, w_dtype = facts
-    ndim = spatial_axes(w_shape)
+    ndim = spatial_axes(w_shape, params.per_sample)
     layout = Layout.of("dy", y_shape, ndim, params.channel_axis)
+    if params.per_sample:
+        w_shape = _of_one_sample("dy", layout, w_shape)
     size = per_axis("input_size", *sizes, ndim, 0)
     convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params)
     dx = result_dtype(xp, params.dtype, missing, dy=y_dtype, weight=w_dtype)
     dtypes = DTypes.of(dx, w_dtype, y_dtype, missing, xp=xp)
-    return _checked(Problem("x", FORWARD, convolution, layout, params.flip, dtypes, dx), y_shape)
+    return _checked(Problem("x", FORWARD, convolution, layout, params.flip, dtypes, dx, params.per_sample), y_shape)
 
 
 def _of_weight_grad(params: Parameters, sizes: tuple[Sequence[int]], xp: Any, *facts: Any) -> Problem:
     missing, y_shape, x_shape, y_dtype, x_dtype = facts
     kernel = per_axis("kernel_size", *sizes, None, 1)
     layout = Layout.of("x", x_shape, len(kernel), params.channel_axis)
+    if params.per_sample:
+        _check_batch("x", layout)
     outputs = Layout.of("dy", y_shape, len(kernel), params.channel_axis).inner(y_shape)[1]
     convolution = Convolution.of(layout.inner(x_shape), (outputs, None, *kernel), params)
     dw = result_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
     dtypes = DTypes.of(x_dtype, dw, y_dtype, missing, xp=xp)
-    return _checked(Problem("w", FORWARD, convolution, layout, params.flip, dtypes, dw), y_shape)
+    return _checked(Problem("w", FORWARD, convolution, layout, params.flip, dtypes, dw, params.per_sample), y_shape)
 
 
 def _checked(problem: Problem, y_shape: tuple[int, ...]) -> Problem:
@@ -253,10 +272,30 @@ def _checked(problem: Problem, y_shape: tuple[int, ...]) -> Problem:
     return problem
 
 
-def spatial_axes(w_shape: Sequence[int]) -> int:
-    """How many spatial axes a weight has."""
-    if len(w_shape) < 2:
+def _of_one_sample(name: str, layout: Layout, w_shape: Sequence[int]) -> Sequence[int]:
+    """The shape of one sample's weight, of the shape (batch, *weight)."""
+    _check_batch(name, layout)
+    if w_shape[0] != layout.batch[0]:
         raise ValueError(
-            f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got {len(w_shape)}"
+            f"weight must have {layout.batch[0]} samples on axis 0 where per_sample is set, as many as {name}: got "
+            f"{w_shape[0]}"
         )
-    return len(w_shape) - 2
+    return w_shape[1:]
+
+
+def _check_batch(name: str, layout: Layout) -> None:
+    if len(layout.batch) != 1:
+        raise ValueError(
+            f"{name} must have one batch axis where per_sample is set, beside its channels and {layout.ndim} spatial "
+            f"axes: got {len(layout.batch)}"
+        )
+
+
+def spatial_axes(w_shape: Sequence[int], per_sample: bool = False) -> int:
+    """How many spatial axes a weight has."""
+    if len(w_shape) < 2 + per_sample:
+        raise ValueError(
+            f"weight must have at least {2 + per_sample} axes ({'batch, ' * per_sample}out channels, in channels / "
+            f"groups, *kernel): got {len(w_shape)}"
+        )
+    return len(w_shape) - 2 - per_sample

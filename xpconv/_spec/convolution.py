@@ -151,9 +151,7 @@ class Convolution:
         if channels % groups:
             raise ValueError(f"groups must divide the input channels: got groups={groups}, {channels} channels")
         if channels != outputs:
-            raise ValueError(
-                f"weight must have {channels} channels on axis 0, as many as there are inputs: got {outputs}"
-            )
+            raise ValueError(f"weight must have {channels} input channels, as many as x: got {outputs}")
         dilations = per_axis("input_dilation", parameters.input_dilation, len(kernel), 1)
         axes = _transposed_axes(out, kernel, parameters, dilations, (output_padding, output_size))
         return cls(samples, groups, outputs // groups, inputs, _rows(axes, dilations, parameters.padding_mode))

@@ -265,8 +265,7 @@ def parse(
         raise ValueError(f"groups must divide the output channels: got groups={groups}, {outputs} channels")
     if inputs not in (None, channels // groups):
         raise ValueError(
-            f"weight must have {channels // groups} channels on axis 1 "
-            f"({channels} input channels in {groups} groups): got {inputs}"
+            f"weight must have {channels // groups} input channels ({channels} in {groups} groups): got {inputs}"
         )
     axes = spatial_axes(size, kernel, stride, padding, dilation)
     return Geometry(samples, groups, outputs // groups, channels // groups, axes)

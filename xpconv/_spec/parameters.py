@@ -28,6 +28,7 @@ class ConvParameters(LayerParameters, total=False):
     stride: PerAxis
     padding: Padding
     dtype: Any
+    per_sample: bool
 
 
 class Parameters(NamedTuple):
@@ -42,6 +43,7 @@ class Parameters(NamedTuple):
     flip: bool = False
     channel_axis: int = 1
     dtype: Any = None
+    per_sample: bool = False
 
     @classmethod
     def of(cls, params: ConvParameters) -> Parameters:
@@ -52,8 +54,9 @@ class Parameters(NamedTuple):
         except TypeError:
             unknown = ", ".join(sorted(params.keys() - cls._field_defaults.keys()))
             raise TypeError(f"a convolution's parameters are {', '.join(cls._fields)}: got {unknown}") from None
-        if type(parameters.flip) is not bool:
-            raise TypeError(f"flip must be a bool: got {parameters.flip!r}")
+        for name in ("flip", "per_sample"):
+            if type(getattr(parameters, name)) is not bool:
+                raise TypeError(f"{name} must be a bool: got {getattr(parameters, name)!r}")
         return parameters
 
 
