@@ -30,7 +30,7 @@ CASES = {
 
 def cancelling(rng, shape, dtype):
     """Large numbers of alternating signs: sums of products are a thousandth of the sum of their absolute values."""
-    signs = np.cumsum(np.ones(shape, int), axis=-1) % 2 * 2 - 1
+    signs = sum(np.indices(shape)[i] for i in {min(1, len(shape) - 1), len(shape) - 1}) % 2 * 2 - 1
     scale = 2**-7 if dtype == "float16" else 1  # which overflows at 65,520
     return ((100 + draw(rng, shape, "float32")) * signs * scale).astype(dtype)
 
@@ -96,7 +96,7 @@ def test_errors_are_within_the_sum_of_absolute_products_for_data_that_cancel(rng
     case = "2-D"
     dy, x, w, geometry = operands(rng, case, "float32")
     exact, absolute = sums(geometry, dy, x, w), sums(geometry, *map(np.abs, (dy, x, w)))
-    assert np.max(np.abs(exact[2])) < 0.1 * np.max(absolute[2])  # they do cancel
+    assert np.max(np.abs(exact[0])) < 0.1 * np.max(absolute[0])  # they do cancel
     with options(precision=precision, method=method):
         found = results(Plain, case, dy, x, w)
     for result, values, bound in zip(found, exact, absolute, strict=True):
