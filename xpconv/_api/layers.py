@@ -16,7 +16,7 @@ from .._arrays.typing import ArrayT
 from .._engines.entry import public, spelled
 from .._engines.problem import Transposed
 from .._spec.convolution import Convolution
-from .._spec.geometry import Padding, PerAxis, check_shape, integer, per_axis
+from .._spec.geometry import Padding, PerAxis, check_elements, check_shape, integer, per_axis
 from .._spec.parameters import ConvParameters, LayerParameters, Parameters
 from . import calls
 
@@ -52,7 +52,8 @@ class Conv:
     out_channels : int, default 1
         Channels of the output.
     kernel_size : sequence of int, default (2, 2)
-        One size per spatial axis. `Conv1d`, `Conv2d` and `Conv3d` take an integer, too.
+        One size per spatial axis. `Conv1d`, `Conv2d` and `Conv3d` take an integer, too, and have 2 on each of their
+        axes by default.
     stride, padding, **parameters
         As for `conv`; each is an attribute, too.
     bias : bool, default True
@@ -124,7 +125,7 @@ class Conv:
         self,
         in_channels: int | None = None,
         out_channels: int = 1,
-        kernel_size: PerAxis = (2, 2),
+        kernel_size: PerAxis | None = None,
         stride: PerAxis = 1,
         padding: Padding = 0,
         *,
@@ -140,6 +141,7 @@ class Conv:
             setattr(self, name, params.get(name, Parameters._field_defaults[name]))
         channels = integer("groups", self.groups, 1) if in_channels is None else integer("in_channels", in_channels, 1)
         out_channels = integer("out_channels", out_channels, 1)
+        kernel_size = (2,) * (2 if self.ndim is None else self.ndim) if kernel_size is None else kernel_size
         kernel = per_axis("kernel_size", kernel_size, self.ndim, 1)
         shape = self._shape(channels, out_channels, kernel)
         if not isinstance(bias, bool):
@@ -431,7 +433,7 @@ class ConvTranspose(Conv):
         self,
         in_channels: int | None = None,
         out_channels: int = 1,
-        kernel_size: PerAxis = (2, 2),
+        kernel_size: PerAxis | None = None,
         stride: PerAxis = 1,
         padding: Padding = 0,
         output_padding: PerAxis = 0,
@@ -506,6 +508,7 @@ class ConvTranspose3d(ConvTranspose):
 
 
 def _drawn(rng: Any, shape: tuple[int, ...], in_channels: int) -> Any:
+    check_elements(shape, 8, "in_channels, out_channels and kernel_size")
     try:
         generator = np.random.default_rng(rng)
     except (TypeError, ValueError):

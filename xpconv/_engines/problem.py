@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 from .._algorithms.contract import Reading, Task, check
+from .._arrays.doors import item_bytes
 from .._arrays.dtypes import DTypes, exact, real_dtype, result_dtype
 from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, missing_dtypes
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Convolution, Step
-from .._spec.geometry import PerAxis, check_shape, per_axis
+from .._spec.geometry import PerAxis, check_elements, check_shape, per_axis
 from .._spec.memory import once, remember
 from .._spec.parameters import ConvParameters, Parameters, canonical
 
@@ -198,7 +199,10 @@ def _of(params: Parameters, transposed: Transposed, xp: Any, *facts: Any) -> Pro
         convolution = Convolution.of_transposed(inner, w_shape, params, *transposed)
     y = result_dtype(xp, params.dtype, missing, x=x_dtype, weight=w_dtype)
     dtypes = DTypes.of(x_dtype, w_dtype, y, missing, xp=xp)
-    return Problem("y", FORWARD if transposed is None else TRANSPOSED, convolution, layout, params.flip, dtypes, y)
+    slots = FORWARD if transposed is None else TRANSPOSED
+    deciding = "padding and input_dilation" if transposed is None else "stride, dilation, padding and output_size"
+    check_elements(convolution.shape(slots[0]), item_bytes(y), deciding)
+    return Problem("y", slots, convolution, layout, params.flip, dtypes, y)
 
 
 def _of_input_grad(params: Parameters, sizes: tuple[PerAxis], xp: Any, *facts: Any) -> Problem:
@@ -208,6 +212,7 @@ def _of_input_grad(params: Parameters, sizes: tuple[PerAxis], xp: Any, *facts: A
     size = per_axis("input_size", *sizes, ndim, 0)
     convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params)
     dx = result_dtype(xp, params.dtype, missing, dy=y_dtype, weight=w_dtype)
+    check_elements(convolution.shape("x"), item_bytes(dx), "input_size")
     dtypes = DTypes.of(dx, w_dtype, y_dtype, missing, xp=xp)
     return _checked(Problem("x", FORWARD, convolution, layout, params.flip, dtypes, dx), y_shape)
 
@@ -219,6 +224,7 @@ def _of_weight_grad(params: Parameters, sizes: tuple[Sequence[int]], xp: Any, *f
     outputs = Layout.of("dy", y_shape, len(kernel), params.channel_axis).inner(y_shape)[1]
     convolution = Convolution.of(layout.inner(x_shape), (outputs, None, *kernel), params)
     dw = result_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
+    check_elements(convolution.shape("w"), item_bytes(dw), "kernel_size")
     dtypes = DTypes.of(x_dtype, dw, y_dtype, missing, xp=xp)
     return _checked(Problem("w", FORWARD, convolution, layout, params.flip, dtypes, dw), y_shape)
 
@@ -232,6 +238,7 @@ def spatial_axes(w_shape: Sequence[int]) -> int:
     """How many spatial axes a weight has."""
     if len(w_shape) < 2:
         raise ValueError(
-            f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got {len(w_shape)}"
+            f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got {len(w_shape)}; arrays "
+            "without channels are for convolve"
         )
     return len(w_shape) - 2
