@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Unpack, cast
+from copy import copy
+from typing import Any, ClassVar, Self, Unpack, cast
 
 import numpy as np
 
 from .._arrays.devices import device, device_number, moved
-from .._arrays.doors import comparable, known_equal
+from .._arrays.doors import comparable, known_equal, lasting
+from .._arrays.dtypes import real_dtype
 from .._arrays.layout import Layout
-from .._arrays.namespace import agree, copied_like, creation
+from .._arrays.namespace import agree, copied_like, creation, is_complex
 from .._arrays.typing import ArrayT
 from .._engines.entry import public, spelled
 from .._engines.problem import Transposed
 from .._spec.convolution import Convolution
 from .._spec.geometry import Padding, PerAxis, check_elements, check_shape, integer, per_axis
+from .._spec.names import did_you_mean
 from .._spec.parameters import ConvParameters, LayerParameters, Parameters
 from . import calls
 
@@ -216,16 +219,26 @@ class Conv:
         """The parameters by name, which are torch's names. Setting it copies, from arrays of any library.
 
         ``layer.state = torch_layer.state_dict()`` takes torch's weights over, in torch's dtype and in the library and
-        on the device that the layer was made for.
+        on the device that the layer was made for. Names and shapes must be the layer's own; a layer that has not
+        learned its channels yet takes any number of them.
         """
         return self.parameters()
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
-        if not isinstance(state, Mapping) or set(state) != set(self.parameters()):
-            given = sorted(map(str, state)) if isinstance(state, Mapping) else state
-            raise ValueError(f"state must have the names {', '.join(self.parameters())}: got {given!r}")
-        copies = {name: copied_like(array, self.weight) for name, array in state.items()}
+        own = self.parameters()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a mapping from names to arrays: got {state!r}")
+        wrong = [f"{name!r} is missing" for name in own if name not in state]
+        wrong += [f"{name!r} is unknown{did_you_mean(str(name), own)}" for name in state if name not in own]
+        if wrong:
+            raise ValueError(f"state must have the keys {' and '.join(map(repr, own))}: {', '.join(wrong)}")
+        copies = {name: copied_like(array, self.weight, name=f"state[{name!r}]") for name, array in state.items()}
+        shapes, given = {name: array.shape for name, array in own.items()}, copies["weight"].shape
+        if self._learns and len(given) == self.weight.ndim:
+            shapes["weight"] = self._shape(self._channels(given)[0], self.out_channels, tuple(self.weight.shape[2:]))
+        for name, array in copies.items():
+            check_shape(f"state[{name!r}]", array.shape, shapes[name])
         self.set_params(copies["weight"], copies.get("bias"))
 
     def set_params(self, weights: ArrayT, bias: ArrayT | None = None) -> None:
@@ -268,8 +281,61 @@ class Conv:
         self.bias = bias
         self._forget()
 
+    def astype(self, dtype: Any) -> Self:
+        """A layer like this one, with its parameters in another dtype.
+
+        Parameters
+        ----------
+        dtype : dtype
+            Of the copies, for real or complex numbers.
+
+        Returns
+        -------
+        layer
+            It shares no array with this one, and has seen no input.
+
+        Raises
+        ------
+        TypeError
+            If there is no such dtype, or if it is real and the parameters are complex.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from xpconv import Conv1d
+        >>> Conv1d(1, 1, 2).astype("float32")(np.ones((1, 1, 3), dtype="float32")).dtype
+        dtype('float32')
+        """
+        xp = agree(weight=self.weight)
+        wanted = creation(xp, dtype, device(self.weight))(np.zeros(0)).dtype
+        if is_complex(self.weight.dtype, xp=xp) and not is_complex(wanted, xp=xp):
+            raise TypeError(f"dtype must be complex, as the parameters are: got {dtype!r}")
+        made = copy(self)
+        made.set_params(*(copied_like(array, array, wanted) for array in self.parameters().values()))
+        made._learns = self._learns
+        return made
+
+    def __call__(self, X: ArrayT) -> ArrayT:
+        """Convolve X and remember nothing of it, as inference does; `backward` follows the last `forward`.
+
+        Parameters
+        ----------
+        X : array, shape (batch, in_channels, *spatial) or (in_channels, *spatial)
+            As for `forward`.
+
+        Returns
+        -------
+        array, shape (batch, out_channels, *out) or (out_channels, *out)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `forward` does.
+        """
+        return self._convolve(X, None)
+
     def forward(self, X: ArrayT) -> ArrayT:
-        """Convolve X, and remember it for `backward`.
+        """Convolve X, and remember it for `backward`. Where no gradient is needed, call the layer itself.
 
         Parameters
         ----------
@@ -285,16 +351,24 @@ class Conv:
         Raises
         ------
         TypeError, ValueError
-            As `conv` does.
+            As `conv` does, and if X has another dtype than the weight; but real and complex numbers go together.
         """
         return self._forward(X, None)
 
     def _forward(self, X: ArrayT, transposed: Transposed) -> ArrayT:
-        weight = self._learned(X) if self._learns else self.weight
+        Z = self._convolve(X, transposed)
+        self._seen = X, Z.shape, transposed
+        return Z
+
+    def _convolve(self, X: ArrayT, transposed: Transposed) -> ArrayT:
+        learns = self._learns
+        weight = self._learned(X) if learns else self.weight
+        if getattr(X, "dtype", None) != weight.dtype:
+            _check_dtype(X, weight)
         memory = self._filters("forward") if weight is self.weight else None
         Z: ArrayT = forward(X, weight, self.bias, self._params()._asdict(), transposed, memory)
-        self.weight, self._learns = weight, False
-        self._seen = X, Z.shape, transposed
+        if learns:
+            self.weight, self._learns = weight, False
         return Z
 
     def backward(self, dZ: ArrayT) -> ArrayT:
@@ -313,7 +387,7 @@ class Conv:
         Raises
         ------
         RuntimeError
-            If there was no `forward`.
+            If there was no `forward`, or it was in a trace (`jit`) that has ended.
         TypeError
             If dZ is no array, or differs in library, dtype or device from the weight.
         ValueError
@@ -324,23 +398,29 @@ class Conv:
         X, shape, transposed = self._seen
         agree(dZ=dZ, weight=self.weight)
         check_shape("dZ", dZ.shape, shape)
-        needs = (True, True, self.bias is not None)
-        dX, self.dweight, self.dbias = backward(
-            dZ, X, self.weight, self._params()._asdict(), needs, transposed, self._filters("backward")
-        )
+        needs, memory = (True, True, self.bias is not None), self._filters("backward")
+        try:
+            gradients = backward(dZ, X, self.weight, self._params()._asdict(), needs, transposed, memory)
+        except TypeError as error:
+            if device(X) is not None:
+                raise
+            raise RuntimeError(
+                "backward needs what forward has seen, which a trace (jit) does not leave behind: call both in one "
+                "trace, or both outside"
+            ) from error
+        dX, self.dweight, self.dbias = gradients
         return cast(ArrayT, dX)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Transforms of the weight are not pickled: they can be computed again.
-        return {**self.__dict__, "_weight_cache": (None, {}), "_device": device_number(self.weight)}
+        """What copies and pickles hold: no input, no transforms of the weight, and gradients off any tape."""
+        own = {"_seen": None, "_weight_cache": (None, {}), "_device": device_number(self.weight)}
+        return {**self.__dict__, **own, "dweight": lasting(self.dweight), "dbias": lasting(self.dbias)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         number = state.pop("_device", None)
         self.__dict__.update(state)
         for name in ("weight", "bias", "dweight", "dbias"):
             setattr(self, name, moved(getattr(self, name), number))
-        if self._seen is not None:
-            self._seen = moved(self._seen[0], number), *self._seen[1:]
 
     def _filters(self, direction: str) -> dict[str, Any] | None:
         """The memory for transforms of the weight, which are valid as long as its values stay the same.
@@ -449,6 +529,27 @@ class ConvTranspose(Conv):
         own: dict[str, Any] = {"bias": bias, "rng": rng, "xp": xp, "dtype": dtype, "device": device}
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, **own, **parameters)
 
+    def __call__(self, X: ArrayT, output_size: PerAxis | None = None) -> ArrayT:
+        """Convolve X the transposed way and remember nothing of it, as inference does.
+
+        Parameters
+        ----------
+        X : array, shape (batch, in_channels, *spatial)
+            As for `Conv`.
+        output_size : int or sequence of int, optional
+            As for ``forward``.
+
+        Returns
+        -------
+        array, shape (batch, out_channels, *out)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``forward`` does.
+        """
+        return self._convolve(X, self._size(output_size))
+
     def forward(self, X: ArrayT, output_size: PerAxis | None = None) -> ArrayT:
         """Convolve X the transposed way, and remember it for ``backward``.
 
@@ -468,7 +569,10 @@ class ConvTranspose(Conv):
         TypeError, ValueError
             As `conv_transpose` does.
         """
-        return self._forward(X, (self.output_padding, None) if output_size is None else (0, output_size))
+        return self._forward(X, self._size(output_size))
+
+    def _size(self, output_size: PerAxis | None) -> Transposed:
+        return (self.output_padding, None) if output_size is None else (0, output_size)
 
     _axes = "in channels, out channels / groups"
 
@@ -505,6 +609,16 @@ class ConvTranspose3d(ConvTranspose):
     """`ConvTranspose` over three spatial axes; `kernel_size` may be an integer."""
 
     ndim = 3
+
+
+def _check_dtype(X: Any, weight: Any) -> None:
+    """Weights have one dtype and keep it: an input of another would change that of all layers behind this one."""
+    xp = agree(X=X, weight=weight)
+    if real_dtype(X.dtype, xp=xp) != real_dtype(weight.dtype, xp=xp):
+        raise TypeError(
+            f"X must have the dtype of the layer's weight, {weight.dtype}: got {X.dtype}; layers take dtype= when they "
+            "are made, and layer.astype(dtype) returns one of another dtype"
+        )
 
 
 def _drawn(rng: Any, shape: tuple[int, ...], in_channels: int) -> Any:

@@ -199,17 +199,16 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
     return lambda array: xp.asarray(array, dtype=dtype, device=device)
 
 
-def copied_like(x: Any, like: Any, dtype: Any = None) -> Any:
+def copied_like(x: Any, like: Any, dtype: Any = None, name: str = "state") -> Any:
     """A copy of x in another array's library and on its device; with its own dtype, where none is given."""
     xp = array_api_compat.array_namespace(like)
-    if not _is_plain(x):
-        raise TypeError(f"state must hold arrays: got {x!r}")
+    library(name, x)
     x = x.detach() if is_torch_array(x) else x
     try:
         x = moved(x, device_number(like)) if array_api_compat.array_namespace(x) is xp else _numpy(x)
         return xp.asarray(x, dtype=dtype, device=device(like), copy=True)
     except TypeError:
-        raise TypeError(f"state must hold numbers that NumPy and {xp.__name__} have: got {x.dtype}") from None
+        raise TypeError(f"{name} must be of numbers that NumPy and {xp.__name__} have: got {x.dtype}") from None
 
 
 def _numpy(x: Any) -> Any:

@@ -112,7 +112,7 @@ def as_chunks(x: Any) -> Any:
 def by_channels(work: Any, x: Any, whole: int) -> Any:
     """`work(x)`, if each channel or group of rows is worked on by itself; the last `whole` axes come in one chunk."""
     last = x.ndim - whole - 1
-    if any(size != size for size in x.shape[last:]):
+    if any(size != size for size in x.shape):
         raise ValueError(f"x must have chunks of known sizes: got shape {x.shape}")
     none = _meta(x, 1, x.dtype).reshape((0, *x.shape[last:]))
     like = _alone(work, none)  # without samples: it shows the shape, or raises the error
@@ -270,11 +270,12 @@ def _block(a: Any, b: Any, *, problem: Problem, chosen: Options, halos: Sequence
         "w": (groups * outputs, inputs, *whole.kernel),
     }[slot]
     out: Any = None
+    nothing = 0 in (*a.shape, *b.shape, *shape)  # a selection leaves such chunks
     with alone(), on_device_of(a), under(chosen._replace(workers=chosen.workers or 1)):
         for pieces in product(*(halo.pieces for halo in halos)):
             reads = tuple(piece.read for piece in pieces)
-            if any(read.start == read.stop for read in reads):
-                continue  # nothing but zeros
+            if nothing or any(read.start == read.stop for read in reads):
+                continue  # zeros
             part = _part_of(problem, (a.shape[0], groups, outputs, inputs), tuple(piece.axis for piece in pieces))
             operands = (a, b[(..., *reads)]) if slot == "w" else (a[(..., *reads)], b)
             made: Any = fill(part, *operands, xp=xp)

@@ -346,9 +346,9 @@ def check_shape(name: str, shape: Sequence[int], expected: Sequence[int]) -> Non
 
 
 def check_elements(shape: Sequence[int], item_bytes: int, params: str) -> None:
-    """Refuse a result that no memory could hold, before libraries complain of it in words of their own."""
+    """Refuse an array that no memory could hold, before a library does so in its own words."""
     if math.prod(shape) * item_bytes >= 2**63:
-        raise ValueError(f"{params} must lead to a result of less than 2**63 bytes: got one of shape {tuple(shape)}")
+        raise ValueError(f"{params} must lead to an array of less than 2**63 bytes: got one of shape {tuple(shape)}")
 
 
 def _index(value: Any) -> int:
