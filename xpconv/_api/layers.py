@@ -413,7 +413,7 @@ class Conv:
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: no input, no transforms of the weight, and gradients off any tape."""
-        own = {"_seen": None, "_weight_cache": (None, {}), "_device": device_number(self.weight)}
+        own: dict[str, Any] = {"_seen": None, "_weight_cache": (None, {}), "_device": device_number(self.weight)}
         return {**self.__dict__, **own, "dweight": lasting(self.dweight), "dbias": lasting(self.dbias)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

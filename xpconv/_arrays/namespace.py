@@ -124,7 +124,7 @@ def _instead(name: str, array: Any) -> str:
     if dense := next((way for way in ("toarray", "todense") if hasattr(array, way)), None):
         return f"; pass its .{dense}()"
     makes = isinstance(array, np.generic | Number | Sequence | memoryview) and not isinstance(array, str | bytes)
-    if makes or hasattr(array, "__array__"):
+    if makes or hasattr(array, "__array__") or hasattr(array, "__array_interface__"):
         return f"; pass np.asarray({name})"
     if hasattr(array, "_value") and hasattr(array, "shape"):  # autograd's ArrayBox
         return "; pass the array in it, and tell the library that traces it of the gradient: conv_backward's"

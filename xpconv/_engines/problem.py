@@ -238,7 +238,7 @@ def spatial_axes(w_shape: Sequence[int]) -> int:
     """How many spatial axes a weight has."""
     if len(w_shape) < 2:
         raise ValueError(
-            f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got {len(w_shape)}; arrays "
-            "without channels are for convolve"
+            f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got {len(w_shape)}; "
+            "arrays without channels are for convolve"
         )
     return len(w_shape) - 2

@@ -16,7 +16,18 @@ from functools import lru_cache
 from itertools import accumulate, pairwise, product
 from typing import Any, NamedTuple
 
-from .geometry import NO_SPATIAL_AXES, Axis, Geometry, PerAxis, integer, is_listing, padded_axes, parse, per_axis, within
+from .geometry import (
+    NO_SPATIAL_AXES,
+    Axis,
+    Geometry,
+    PerAxis,
+    integer,
+    is_listing,
+    padded_axes,
+    parse,
+    per_axis,
+    within,
+)
 from .memory import once
 from .parameters import Parameters
 

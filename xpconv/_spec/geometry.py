@@ -403,7 +403,8 @@ def _padding(padding: Padding, axes: Sequence[Axis]) -> list[tuple[int, int]]:
     try:
         if isinstance(padding, str):
             raise ValueError
-        entries = padding if getattr(padding, "ndim", 0) == 2 else _entries(padding, len(axes))  # an array of pairs
+        pairs_array = getattr(padding, "ndim", 0) == 2
+        entries = cast(Any, padding) if pairs_array else _entries(padding, len(axes))
         pairs = [tuple(map(_index, _entries(entry, 2))) for entry in entries]
         if len(pairs) != len(axes) or any(len(pair) != 2 for pair in pairs):
             raise ValueError

@@ -18,7 +18,7 @@ def did_you_mean(given: str, names: Iterable[str]) -> str:
     word, known = given.lower(), sorted(names, key=len)
     longer = (name for name in known if word and (name.startswith(word) or name.endswith(f"_{word}")))
     shorter = (name for name in known if len(name) > 2 and word.startswith(name))
-    near = next(longer, None) or next(shorter, None) or next(iter(get_close_matches(word, known, 1)), None)
+    near = next(longer, None) or next(shorter, None) or next(iter(get_close_matches(word, known, 1, 0.5)), None)
     return f" (did you mean {near!r}?)" if near else ""
 
 
