@@ -22,6 +22,7 @@ import torch
 from cases import Case, TransposedCase, placed
 from dask.array.core import slices_from_chunks
 from dask.callbacks import Callback
+from families import CONV, FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Backend, whole_numbers
@@ -601,6 +602,28 @@ def test_chunks_of_nothing(backend):
                 assert_equal(backend, one, expected, "float64")
 
 
+@pytest.mark.parametrize("kept", [(), (0, 1), (0, 2), (0, 1, 2)])
+@FAMILIES
+def test_chunks_of_nothing_along_several_axes(family, kept):
+    """With every algorithm to choose from; and where nothing is left at all."""
+    rng = np.random.default_rng(8)
+    x, w = whole(rng, (4, 4, 9), "float64"), whole(rng, (4, 4, 3), "float64")
+    there = [np.arange(size) >= (size // 2 if axis in kept else 0) for axis, size in enumerate(x.shape)]
+    part, lazy = x, da.from_array(x, chunks=(1, 1, 2))
+    for axis, those in enumerate(there):
+        where = (slice(None),) * axis
+        part = part[(*where, those)]
+        lazy = lazy[(*where, da.from_array(those, chunks=(1, 1, 2)[axis]))]
+    lazy = lazy.compute_chunk_sizes()
+    assert all((0 in chunks) == (axis in kept) for axis, chunks in enumerate(lazy.chunks))
+    w = w[:, -part.shape[1] :] if family is CONV else w[-part.shape[1] :]
+    y = family.forward(part, w, stride=2)
+    np.testing.assert_allclose(family.forward(lazy, w, stride=2).compute(scheduler="sync"), y, rtol=0, atol=1e-9)
+    made = family.backward(da.from_array(y, chunks=1), lazy, w, stride=2)
+    for one, expected in zip(made, family.backward(y, part, w, stride=2), strict=True):
+        np.testing.assert_allclose(one.compute(scheduler="sync"), expected, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_chunks_that_the_padding_crops(backend, mode):
     """What nobody reads has a gradient of zeros."""
@@ -681,12 +704,13 @@ def test_what_does_not_fit_is_said_before_any_work(name, spoil, kind, sentence):
 @pytest.mark.parametrize(
     ("spoil", "kind", "sentence"),
     [
+        (lambda a: a[a[:, 0, 0] > -9], ValueError, "must have chunks of known sizes: got shape (nan, 6, 8)"),
         (lambda a: a[:, a[0, :, 0] > -9], ValueError, "must have chunks of known sizes: got shape (4, nan, 8)"),
         (lambda a: a[:, :, a[0, 0] > -9], ValueError, "must have chunks of known sizes: got shape (4, 6, nan)"),
         (lambda a: da.ma.masked_array(a, a > 0), TypeError, "must be a plain array"),
         (lambda a: a[0, 0], ValueError, "must"),
     ],
-    ids=["unknown channels", "unknown size", "masked", "shape"],
+    ids=["unknown samples", "unknown channels", "unknown size", "masked", "shape"],
 )
 def test_windows_that_do_not_fit_are_said_so_before_any_work(spoil, kind, sentence):
     a = spoil(da.ones((4, 6, 8)))

@@ -67,7 +67,8 @@ class Conv:
     xp : module, optional
         The array library of the weights: ``numpy`` (the default), ``cupy``, ``torch`` and so on.
     dtype : dtype, optional
-        Of the weights, by default the library's own default for real numbers.
+        Of the weights, by default the library's own default for real numbers. An input of another dtype is an error;
+        `astype` returns a layer of another dtype.
     device : device, optional
         Of the weights, by default the library's own default.
 
@@ -78,7 +79,8 @@ class Conv:
     dweight, dbias : array or None
         The gradients that the last `backward` found.
     state : dict
-        The weight, and the bias if there is one, by name. May be set from another layer's, or from torch's.
+        The weight, and the bias if there is one, by name. May be set from another layer's, or from torch's, of the same
+        names and shapes.
 
     Raises
     ------
@@ -91,6 +93,11 @@ class Conv:
 
     Notes
     -----
+    Call the layer itself, ``layer(x)``, where no gradient is needed: it convolves and remembers nothing. `forward`
+    remembers its input for `backward`, which sets `dweight` and `dbias` and adds nothing to those of another
+    `backward`; so there is no ``zero_grad``, and none is needed. Copies and pickles of a layer hold its parameters and
+    gradients, and no input.
+
     With this standard deviation signals keep their size from layer to layer, if there are rectifiers between them and
     the kernel has one tap [1]_. For a larger kernel divide the weights by the root of its number of taps:
     ``layer.set_params(layer.weight / math.sqrt(taps), layer.bias)``.
