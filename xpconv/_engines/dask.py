@@ -270,12 +270,11 @@ def _block(a: Any, b: Any, *, problem: Problem, chosen: Options, halos: Sequence
         "w": (groups * outputs, inputs, *whole.kernel),
     }[slot]
     out: Any = None
-    nothing = 0 in (*a.shape, *b.shape, *shape)  # a selection leaves such chunks
     with alone(), on_device_of(a), under(chosen._replace(workers=chosen.workers or 1)):
         for pieces in product(*(halo.pieces for halo in halos)):
             reads = tuple(piece.read for piece in pieces)
-            if nothing or any(read.start == read.stop for read in reads):
-                continue  # zeros
+            if any(read.start == read.stop for read in reads):
+                continue  # nothing but zeros
             part = _part_of(problem, (a.shape[0], groups, outputs, inputs), tuple(piece.axis for piece in pieces))
             operands = (a, b[(..., *reads)]) if slot == "w" else (a[(..., *reads)], b)
             made: Any = fill(part, *operands, xp=xp)
