@@ -369,9 +369,9 @@ class Conv:
 
     def _convolve(self, X: ArrayT, transposed: Transposed) -> ArrayT:
         learns = self._learns
+        if getattr(X, "dtype", self.weight.dtype) != self.weight.dtype:
+            _check_dtype(X, self.weight)
         weight = self._learned(X) if learns else self.weight
-        if getattr(X, "dtype", None) != weight.dtype:
-            _check_dtype(X, weight)
         memory = self._filters("forward") if weight is self.weight else None
         Z: ArrayT = forward(X, weight, self.bias, self._params()._asdict(), transposed, memory)
         if learns:
