@@ -85,7 +85,10 @@ def _kind(name: str, array: Any) -> tuple[Any, str, Any]:
     """An array's namespace, the name of its library and its device, or an error; of dask's chunks the latter two."""
     if is_dask_array(array):
         if any(size != size for size in cast(Any, array).shape):
-            raise ValueError(f"{name} must have chunks of known sizes: got shape {cast(Any, array).shape}")
+            raise ValueError(
+                f"{name} must have chunks of known sizes: got shape {cast(Any, array).shape}; call its "
+                "compute_chunk_sizes() first"
+            )
         return library(name, array), *_kind(name, cast(Any, array)._meta)[1:]
     xp: Any = library(name, array)
     if not is_supported(xp, array.dtype):

@@ -69,7 +69,7 @@ def canonical(value: Any) -> Hashable:
         return tuple(map(canonical, value))
     if kind is not bool and hasattr(value, "__index__") and getattr(value, "shape", ()) == ():
         return operator.index(value)
-    if not isinstance(value, type) and getattr(value, "ndim", 0):
+    if getattr(value, "ndim", 0) and not isinstance(value, type):
         raise TypeError  # an array may change, and torch's would still be the same key
     hash(value)
     return kind, value
