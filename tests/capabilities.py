@@ -96,6 +96,7 @@ def layers(library: str) -> None:
     layer = xpconv.Conv(kernel_size=W.shape[2:], **{**SAID, "in_channels": 4, "out_channels": 6})
     layer.set_params(array(library, W), array(library, B))
     y = layer.forward(array(library, X))
+    np.testing.assert_allclose(values(layer(array(library, X))), values(y), rtol=1e-4, atol=1e-4)
     dx = layer.backward(y)
     expected = xpconv.conv_backward(xpconv.conv(X, W, B, **SAID), X, W, **SAID)
     for one, other in zip((dx, layer.dweight, layer.dbias), expected, strict=True):

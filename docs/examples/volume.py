@@ -86,7 +86,9 @@ def main(arguments=None):
         parser.error(f"--figure must be in a folder that exists: got {chosen.figure}")
 
     own = LocalCluster(threads_per_worker=1, dashboard_address=":0") if chosen.scheduler is None else None
-    with Client(own or chosen.scheduler) as client:
+    # Fused tasks may have other contents under the same names in the next graph, and the scheduler warns of that.
+    without_fusion = dask.config.set({"optimization.fuse.active": False})
+    with without_fusion, Client(own or chosen.scheduler) as client:
         brain = da.from_delayed(dask.delayed(load)(), (1, 1, *SIZE), "float32").rechunk((1, 1, *[chosen.chunk] * 3))
         brain = brain.persist()
         noise = da.random.default_rng(0).normal(0, 0.01, brain.shape, chunks=brain.chunks).astype("float32")
@@ -120,11 +122,11 @@ def main(arguments=None):
             "by the learned filter": conv(blurred, kernel, **SAME),
             "by descent": volume,
         }
-        errors = dask.compute(*(da.sqrt(da.mean((version - brain) ** 2)) for version in versions.values()))
+        errors = [da.sqrt(da.mean((version - brain) ** 2)) for version in versions.values()]
+        slices = [version[0, 0, :, :, brain.shape[4] // 2] for version in versions.values()]
+        errors, slices = dask.compute(errors, slices)
         for name, error in zip(versions, errors, strict=True):
             print(f"{name}: off by {error:.4f}")
-        middle = brain.shape[4] // 2
-        slices = dask.compute(*(version[0, 0, :, :, middle] for version in versions.values()))
         draw(dict(zip(versions, slices, strict=True)), chosen.figure)
         print(f"{2 * chosen.steps} steps in {seconds:.0f} s; see {chosen.figure}")
     if own is not None:

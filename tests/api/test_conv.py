@@ -124,6 +124,9 @@ def test_without_a_batch_axis(backend, rng, case):
         ((2, 0, 5, 4), (3, 0, 2, 2)),  # no input channels: nothing to sum, so zero (and the bias)
         ((2, 2, 5, 4), (0, 2, 2, 2)),  # no output channels
         ((0, 0, 5), (0, 0, 2)),
+        ((2, 0, 0), (0, 0, 2)),  # not even positions
+        ((2, 0, 0), (3, 0, 2)),
+        ((2, 2, 0), (0, 2, 2)),
     ],
 )
 def test_of_nothing(backend, rng, x, w):

@@ -347,7 +347,7 @@ ERRORS = [
     ),
     (
         TypeError,
-        "tx must be a plain array of a library that speaks the Array API: got float",
+        "tx must be a plain array of a library that speaks the Array API: got float; pass np.asarray(tx)",
         lambda: conv_jvp(1.0, None, None, X, W),
     ),
     (

@@ -17,6 +17,9 @@ from xpconv import (
     conv_transpose,
     conv_transpose_backward,
     conv_weight_grad,
+    fold,
+    options,
+    unfold,
 )
 
 X, W, DY = np.ones((2, 8, 5, 6)), np.ones((4, 8, 3, 3)), np.ones((2, 4, 3, 4))
@@ -27,7 +30,8 @@ ONE_DTYPE = (
     "must have one dtype, or be real and complex numbers of one precision, or go with a dtype for the result: got"
 )
 RANK = "axes (channels, 2 spatial; any number for the batch before them): got"
-NAMES = "stride, padding, dilation, groups, padding_mode, input_dilation, flip, channel_axis, dtype, per_sample"
+FOLD = "columns, output_size, kernel_size, stride, padding, dilation, padding_mode"
+NAMES = "x, weight, bias, stride, padding, dilation, groups, padding_mode, input_dilation, flip, channel_axis, dtype, per_sample"
 MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', or a sequence of 2 of them: got"
 CHANNELS = "channel_axis must be an integer from -4 to 3: got"
 LIBRARY = "dtype must be one for numbers, of the operands' library: got"
@@ -42,18 +46,75 @@ NO_FIT = (
     "the kernel must fit into the padded input: on spatial axis 1 it spans 7 (3 taps, dilation 3), "
     "the padded input has 6"
 )
+TRACED = "; pass the array in it, and tell the library that traces it of the gradient: conv_backward's"
+
+
+class DataArray:
+    """As xarray has it: an array with names for its axes."""
+
+    def __init__(self, values):
+        self.data = values
+        self.shape = values.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.data, dtype=dtype, copy=copy)
+
+
+class Sparse:
+    """As scipy.sparse has it: `data` is all that is not zero."""
+
+    def __init__(self, values):
+        self.data, self.shape = values[values != 0], values.shape
+        self.toarray = lambda: values
+
+
+class ArrayBox:
+    """As autograd has it: an array on a tape, which no function but autograd's own takes."""
+
+    def __init__(self, values):
+        self._value = values
+        self.shape, self.ndim, self.dtype = values.shape, values.ndim, values.dtype
+
 
 BAD_ARRAYS = [
-    (TypeError, f"x {PLAIN} list", lambda: conv([[1.0]], W)),
+    (TypeError, f"x {PLAIN} list; pass np.asarray(x)", lambda: conv([[1.0]], W)),
     (TypeError, f"x {PLAIN} NoneType", lambda: conv(None, W)),
-    (TypeError, f"weight {PLAIN} float", lambda: conv(X, 1.0)),
-    (TypeError, f"weight {PLAIN} numpy.float64", lambda: conv(X, np.float64(1.0))),
-    (TypeError, f"bias {PLAIN} list", lambda: conv(X, W, [0.0] * 4)),
-    (TypeError, f"x {PLAIN} numpy.ma.MaskedArray", lambda: conv(np.ma.ones(X.shape), W)),
-    (TypeError, f"weight {PLAIN} numpy.matrix", lambda: conv(X, np.ones((2, 2)).view(np.matrix))),
+    (TypeError, f"weight {PLAIN} float; pass np.asarray(weight)", lambda: conv(X, 1.0)),
+    (TypeError, f"weight {PLAIN} numpy.float64; pass np.asarray(weight)", lambda: conv(X, np.float64(1.0))),
+    (TypeError, f"bias {PLAIN} list; pass np.asarray(bias)", lambda: conv(X, W, [0.0] * 4)),
+    (
+        TypeError,
+        f"x {PLAIN} numpy.ma.MaskedArray; fill it first, or pass its .data, which forgets the mask",
+        lambda: conv(np.ma.ones(X.shape), W),
+    ),
+    (
+        TypeError,
+        f"weight {PLAIN} numpy.matrix; pass np.asarray(weight)",
+        lambda: conv(X, np.ones((2, 2)).view(np.matrix)),
+    ),
+    (TypeError, f"x {PLAIN} {__name__}.DataArray; pass its .data", lambda: conv(DataArray(X), W)),
+    (
+        TypeError,
+        f"x {PLAIN} {__name__}.DataArray; pass np.asarray(x)",
+        lambda: conv(DataArray(np.ma.ones(X.shape)), W),
+    ),
+    (
+        TypeError,
+        f"dy {PLAIN} {__name__}.ArrayBox{TRACED}",
+        lambda: conv_backward(ArrayBox(DY), X, W),
+    ),
+    (
+        TypeError,
+        f"x {PLAIN} {__name__}.Sparse; pass its .toarray()",
+        lambda: conv(Sparse(X), W),
+    ),
     (TypeError, f"dy {PLAIN} str", lambda: conv_backward("dy", X, W)),
     (TypeError, f"x {PLAIN} type", lambda: conv(np.ndarray, W)),
-    (TypeError, f"x {PLAIN} torch.Tensor", lambda: conv(torch.ones(1, 1, 2).to_sparse(), torch.ones(1, 1, 2))),
+    (
+        TypeError,
+        f"x {PLAIN} torch.Tensor of layout torch.sparse_coo; pass its .to_dense()",
+        lambda: conv(torch.ones(1, 1, 2).to_sparse(), torch.ones(1, 1, 2)),
+    ),
     (TypeError, f"x must be of numbers: got bool{BOOL}", lambda: conv(X > 0, W > 0)),
     (TypeError, f"weight must be of numbers: got bool{BOOL}", lambda: conv(X, W > 0)),
     (TypeError, f"bias must be of numbers: got bool{BOOL}", lambda: conv(X, W, np.ones(4, dtype="bool"))),
@@ -130,10 +191,23 @@ BAD_ARRAYS = [
     ),
 ]
 
+CONVOLVE = "arrays without channels are for convolve"
+NO_CHANNELS = f"; a weight of 2 axes has no spatial axes: {CONVOLVE}"
+
 BAD_SHAPES = [
     (
         ValueError,
-        "weight must have at least 2 axes (out channels, in channels / groups, *kernel): got 1",
+        f"weight must have 8 input channels (8 in 1 groups): got 3{NO_CHANNELS}",
+        lambda: conv(np.ones((9, 8)), np.ones((3, 3))),
+    ),
+    (
+        ValueError,
+        f"weight must have 8 input channels, as many as x: got 3{NO_CHANNELS}",
+        lambda: conv_transpose(np.ones((9, 8)), np.ones((3, 3))),
+    ),
+    (
+        ValueError,
+        f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got 1; {CONVOLVE}",
         lambda: conv(X, np.ones(3)),
     ),
     (
@@ -231,6 +305,45 @@ BAD_SHAPES = [
     ),
 ]
 
+ELEMENTS = "must lead to an array of less than 2**63 bytes: got one of shape"
+
+TOO_LARGE = [
+    (
+        ValueError,
+        f"padding and input_dilation {ELEMENTS} (2, 4, 2000000000000000003, 2000000000000000004)",
+        lambda: conv(X, W, padding=10**18),
+    ),
+    (
+        ValueError,
+        f"padding and input_dilation {ELEMENTS} (2, 4, 399999999999999999999, 4)",
+        lambda: conv(X, W, input_dilation=(10**20, 1)),
+    ),
+    *(
+        (
+            ValueError,
+            f"stride, dilation, padding and output_size {ELEMENTS} (2, 4, 3, {5 * 10**n + 3})",
+            lambda n=n: conv_transpose(X, np.ones((8, 4, 3, 3)), stride=(1, 10**n), padding=(2, 0)),
+        )
+        for n in (18, 25)
+    ),
+    (
+        ValueError,
+        f"input_size {ELEMENTS} (2, 8, 5, {2**65})",
+        lambda: conv_input_grad(DY[..., :1], W, input_size=(5, 2**65), stride=(1, 2**65)),
+    ),
+    (
+        ValueError,
+        f"kernel_size {ELEMENTS} (4, 8, 3, {2**65})",
+        lambda: conv_weight_grad(DY[..., :1], X, kernel_size=(3, 2**65), padding=[0, (2**65 - 6, 0)]),
+    ),
+    (ValueError, f"padding {ELEMENTS} (2, 8, 3, 3, {2**65 + 3}, {2**65 + 4})", lambda: unfold(X, 3, padding=2**64)),
+    (
+        ValueError,
+        f"output_size {ELEMENTS} (2, 1, {2**65})",
+        lambda: fold(np.ones((2, 2, 1)), 2**65, 2, stride=2**65),
+    ),
+]
+
 BAD_PARAMETERS = [
     # torch says that any float casts to any other: asked of it alone, these would pass.
     *(
@@ -274,7 +387,10 @@ BAD_PARAMETERS = [
     ),
     (TypeError, "groups must be an integer of at least 1: got 2.0", lambda: conv(X, W, groups=2.0)),
     (TypeError, "groups must be an integer of at least 1: got (1, 1)", lambda: conv(X, W, groups=(1, 1))),
-    (ValueError, f"{PADDING} 'Full'", lambda: conv(X, W, padding="Full")),
+    (ValueError, f"{PADDING} 'Full' (did you mean 'full'?)", lambda: conv(X, W, padding="Full")),
+    (ValueError, f"{PADDING} 'SAME' (did you mean 'same'?)", lambda: conv(X, W, padding="SAME")),
+    (ValueError, f"{PADDING} 'SAME_UPPER' (did you mean 'same'?)", lambda: conv(X, W, padding="SAME_UPPER")),
+    (ValueError, f"{PADDING} 'mirror'", lambda: conv(X, W, padding="mirror")),
     (ValueError, f"{PADDING} ''", lambda: conv(X, W, padding="")),
     (ValueError, f"{PADDING} [1, 1, 1]", lambda: conv(X, W, padding=[1, 1, 1])),
     (TypeError, f"{PADDING} ['same', 1]", lambda: conv(X, W, padding=["same", 1])),
@@ -285,14 +401,41 @@ BAD_PARAMETERS = [
     (TypeError, f"{PADDING} [(0, 0), (0, 0.5)]", lambda: conv(X, W, padding=[(0, 0), (0, 0.5)])),
     (TypeError, f"{PADDING} None", lambda: conv(X, W, padding=None)),
     (TypeError, f"{PADDING} array(0.5)", lambda: conv(X, W, padding=np.asarray(0.5))),
-    (TypeError, f"a convolution's parameters are {NAMES}: got strides", lambda: conv(X, W, strides=2)),
     (
         TypeError,
-        f"a convolution's parameters are {NAMES}: got dilations, pad",
-        lambda: conv_backward(DY, X, W, stride=1, pad=1, dilations=1),
+        f"conv has no parameter 'strides' (did you mean 'stride'?): it has {NAMES}",
+        lambda: conv(X, W, strides=2),
     ),
-    (TypeError, f"a convolution's parameters are {NAMES}: got mode", lambda: conv_output_size(5, 3, mode="reflect")),
-    (TypeError, f"a convolution's parameters are {NAMES}: got out", lambda: conv_transpose(X, X, out=X)),
+    (TypeError, f"conv has no parameter 'w' (did you mean 'weight'?): it has {NAMES}", lambda: conv(X, w=W)),
+    (
+        TypeError,
+        f"conv has no parameter 'pads' (did you mean 'padding'?), 'rates', 'kernel': it has {NAMES}",
+        lambda: conv(X, W, pads=1, stride=1, rates=1, kernel=0),
+    ),
+    (
+        TypeError,
+        f"conv_output_size has no parameter 'mode' (did you mean 'padding_mode'?): it has {NAMES}".replace(
+            "x, weight, bias", "input_size, kernel_size"
+        ),
+        lambda: conv_output_size(5, 3, mode="reflect"),
+    ),
+    (
+        TypeError,
+        f"conv_transpose has no parameter 'out_size' (did you mean 'output_size'?): it has {NAMES}".replace(
+            "bias", "bias, output_padding, output_size"
+        ),
+        lambda: conv_transpose(X, X, out_size=X),
+    ),
+    (
+        TypeError,
+        f"fold has no parameter 'size' (did you mean 'output_size'?): it has {FOLD}",
+        lambda: fold(X, size=3),
+    ),
+    (
+        TypeError,
+        "options has no parameter 'worker' (did you mean 'workers'?): it has workers, workspace, method, precision",
+        lambda: options(worker=1),
+    ),
     (ValueError, f"{MODES} 'mirror'", lambda: conv(X, W, padding=1, padding_mode="mirror")),
     (ValueError, f"{MODES} 'zeros, reflect'", lambda: conv(X, W, padding_mode="zeros, reflect")),
     (ValueError, f"{MODES} ('zeros', 'edge')", lambda: conv(X, W, padding=1, padding_mode=("zeros", "edge"))),
@@ -456,7 +599,7 @@ BAD_PARAMETERS = [
 ]
 
 
-@pytest.mark.parametrize(("error", "sentence", "call"), [*BAD_ARRAYS, *BAD_SHAPES, *BAD_PARAMETERS])
+@pytest.mark.parametrize(("error", "sentence", "call"), [*BAD_ARRAYS, *BAD_SHAPES, *TOO_LARGE, *BAD_PARAMETERS])
 def test_sentence(error, sentence, call):
     with pytest.raises(error) as caught:
         call()
@@ -513,3 +656,23 @@ def test_an_integer_without_a_value_gets_the_same_sentence(name):
     x = np.ones((1, 1, 5))
     with pytest.raises(TypeError, match=f"^{name} must be "):
         conv(x, x, **{name: Traced()})
+
+
+def test_a_padding_of_pairs_may_be_an_array():
+    """As a stride may be one. What it holds may change between two calls."""
+    for make in (np.asarray, torch.tensor):
+        pairs = make([[1, 2], [0, 3]])
+        np.testing.assert_array_equal(conv(X, W, padding=pairs), conv(X, W, padding=[(1, 2), (0, 3)]))
+        pairs[0, 0] = 3
+        np.testing.assert_array_equal(conv(X, W, padding=pairs), conv(X, W, padding=[(3, 2), (0, 3)]))
+        for wrong in (pairs[:1, :], pairs[:, :1], pairs[None, :, :]):
+            with pytest.raises((TypeError, ValueError), match=r"^padding must be "):
+                conv(X, W, padding=wrong)
+
+
+@pytest.mark.parametrize("name", ["stride", "dilation", "input_dilation", "padding"])
+def test_an_array_that_changes_is_another_parameter(name):
+    sizes = torch.tensor([1, 1])
+    conv(X, W, **{name: sizes})
+    sizes[1] = 2
+    np.testing.assert_array_equal(conv(X, W, **{name: sizes}), conv(X, W, **{name: (1, 2)}))

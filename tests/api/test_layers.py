@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import weakref
 
 import array_api_compat
 import numpy as np
@@ -33,6 +34,13 @@ from xpconv._algorithms.winograd import Winograd
 # On CUDA cuDNN would compute with the 10 bits of TF32, and the reference would be the less exact of the two.
 torch.backends.cudnn.allow_tf32 = False
 
+PLAIN = "must be a plain array of a library that speaks the Array API: got"
+TOO_LARGE = "must lead to an array of less than 2**63 bytes: got one of shape"
+OWN = (
+    "in_channels, out_channels, kernel_size, stride, padding, bias, rng, xp, dtype, device, dilation, groups, "
+    "padding_mode, input_dilation, flip, channel_axis"
+)
+KEYS = "state must have the keys 'weight' and 'bias'"
 MODES = "'zeros', 'reflect', 'replicate', 'circular'"
 PARAMETERS = (
     "stride",
@@ -53,6 +61,11 @@ def test_defaults_are_the_seeds():
     np.testing.assert_array_equal(layer.bias, [0.0])
     assert layer.dweight is None
     assert layer.dbias is None
+
+
+@pytest.mark.parametrize(("kind", "ndim"), [(Conv1d, 1), (Conv3d, 3), (ConvTranspose, 2), (ConvTranspose1d, 1)])
+def test_the_default_kernel_has_two_taps_on_each_axis(kind, ndim):
+    assert kind().weight.shape == (1, 1, *(2,) * ndim)
 
 
 def test_weights_are_drawn_as_the_seed_drew_them():
@@ -293,7 +306,7 @@ def test_what_cannot_be_learned_changes_nothing(rng):
     ):
         with pytest.raises(ValueError, match=sentence):
             layer.forward(x)
-    with pytest.raises(TypeError, match=r"^X must be a plain array .*: got list$"):
+    with pytest.raises(TypeError, match=r"^X must be a plain array .*: got list; pass np.asarray\(X\)$"):
         layer.forward([1.0])
     np.testing.assert_array_equal(layer.weight, before)
     layer.forward(rng.standard_normal((1, 6, 4, 4)))
@@ -449,21 +462,20 @@ def test_a_state_that_does_not_fit_changes_nothing():
     weight, bias = layer.weight, layer.bias
     good = {"weight": np.ones((3, 2, 2)), "bias": np.ones(3)}
     for error, sentence, state in (
-        (ValueError, "state must have the names weight, bias: got ['weight']", {"weight": good["weight"]}),
-        (ValueError, "state must have the names weight, bias: got ['bias', 'kernel']", {"kernel": 1, "bias": 2}),
+        (ValueError, f"{KEYS}: 'bias' is missing", {"weight": good["weight"]}),
+        (ValueError, f"{KEYS}: 'weight' is missing, 'kernel' is unknown", {"kernel": 1, "bias": 2}),
+        (ValueError, f"{KEYS}: 'dweight' is unknown (did you mean 'weight'?)", {**good, "dweight": 1}),
+        (ValueError, f"{KEYS}: 'weight' is missing, 'bias' is missing", {}),
+        (TypeError, "state must be a mapping from names to arrays: got None", None),
+        (TypeError, f"state['bias'] {PLAIN} float; pass np.asarray(state['bias'])", {**good, "bias": 1.0}),
+        (TypeError, f"state['bias'] {PLAIN} NoneType", {**good, "bias": None}),
+        (ValueError, "state['bias'] must have shape (3,): got (2,)", {**good, "bias": np.ones(2)}),
+        (ValueError, "state['weight'] must have shape (3, 2, 2): got (3, 2)", {**good, "weight": np.ones((3, 2))}),
+        (ValueError, "state['weight'] must have shape (3, 2, 2): got (3, 1, 2)", {**good, "weight": weight[:, :1]}),
         (
             ValueError,
-            "state must have the names weight, bias: got ['bias', 'dweight', 'weight']",
-            {**good, "dweight": 1},
-        ),
-        (ValueError, "state must have the names weight, bias: got []", {}),
-        (TypeError, "state must hold arrays: got 1.0", {**good, "bias": 1.0}),
-        (TypeError, "state must hold arrays: got None", {**good, "bias": None}),
-        (ValueError, "bias must have shape (3,): got (2,)", {**good, "bias": np.ones(2)}),
-        (
-            ValueError,
-            "weights must have axes (out channels, in channels / groups, 1 of the kernel): got 2",
-            {**good, "weight": np.ones((3, 2))},
+            "state['weight'] must have shape (3, 2, 2): got (4, 2, 2)",
+            {"weight": np.ones((4, 2, 2)), "bias": np.ones(4)},
         ),
     ):
         with pytest.raises(error) as caught:
@@ -472,8 +484,22 @@ def test_a_state_that_does_not_fit_changes_nothing():
         assert layer.weight is weight
         assert layer.bias is bias
     without = ConvTranspose1d(2, 3, 2, bias=False)
-    with pytest.raises(ValueError, match=r"^state must have the names weight: got \['bias', 'weight'\]$"):
+    with pytest.raises(ValueError, match=r"^state must have the keys 'weight': 'bias' is unknown$"):
         without.state = good
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(lambda: Conv1d(None, 4, 2, groups=2), (4, 3, 2)), (lambda: ConvTranspose1d(None, 4, 2), (5, 4, 2))],
+)
+def test_a_layer_that_learns_takes_the_channels_of_a_state(make, shape):
+    layer = make()
+    layer.state = {"weight": np.ones(shape), "bias": np.ones(4)}
+    assert layer.weight.shape == shape
+    layer = make()
+    for wrong in ((*shape[:2], 3), shape[:2]):
+        with pytest.raises(ValueError, match=r"^state\['weight'\] must have shape "):
+            layer.state = {"weight": np.ones(wrong), "bias": np.ones(4)}
 
 
 @pytest.mark.parametrize("make", LAYERS)
@@ -491,10 +517,141 @@ def test_a_pickled_layer_goes_on(backend, rng, make, how):
     assert repr(again) == repr(layer)
     y = layer.forward(x)
     np.testing.assert_array_equal(backend.numpy(again.forward(x)), backend.numpy(y))
-    later = how(layer)  # with what forward has seen
     dx = layer.backward(y)
-    np.testing.assert_array_equal(backend.numpy(later.backward(y)), backend.numpy(dx))
+    np.testing.assert_array_equal(backend.numpy(again.backward(y)), backend.numpy(dx))
+    later = how(layer)  # with the gradients that backward found, without what forward has seen
     np.testing.assert_array_equal(backend.numpy(later.dweight), backend.numpy(layer.dweight))
+    with pytest.raises(RuntimeError, match=r"^backward needs what forward has seen: call forward first$"):
+        later.backward(y)
+
+
+@pytest.mark.parametrize("kind", [Conv1d, ConvTranspose1d])
+def test_a_pickle_holds_no_input(kind):
+    layer = kind(2, 3, 5)
+    before = len(pickle.dumps(layer))
+    layer.backward(layer.forward(np.ones((1, 2, 10**5))))
+    gradients = layer.dweight.nbytes + layer.dbias.nbytes
+    assert len(pickle.dumps(layer)) < before + 2 * gradients + 1000
+
+
+def test_a_layer_on_torchs_tape_can_be_copied(rng):
+    """What it has seen is no leaf, and nor are its gradients."""
+    layer = Conv1d(2, 3, 2, xp=torch, dtype=torch.float64, rng=0)
+    x = torch.asarray(rng.standard_normal((1, 2, 5)), requires_grad=True)
+    layer.backward(layer.forward(2 * x))
+    assert layer.dweight.grad_fn is not None
+    for again in (copy.deepcopy(layer), copy.copy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(again.dweight, layer.dweight)
+        assert not again.dweight.requires_grad
+        assert torch.equal(again(x), layer(x))
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_a_call_is_forward_and_remembers_nothing(backend, rng, make):
+    layer, other = make(), make()
+    weight, bias = backend.array(layer.weight), None if layer.bias is None else backend.array(layer.bias)
+    shape = [2, *(6,) * (layer.weight.ndim - 2)]
+    shape.insert(layer.channel_axis if layer.channel_axis >= 0 else len(shape), layer.in_channels)
+    x, unseen = (backend.array(draw(rng, tuple(shape), "float64")) for _ in range(2))
+    for one in (layer, other):
+        one.set_params(weight, bias)
+    y = layer(x)
+    np.testing.assert_array_equal(backend.numpy(y), backend.numpy(other.forward(x)))
+    with pytest.raises(RuntimeError, match=r"^backward needs what forward has seen: call forward first$"):
+        layer.backward(y)
+    layer.forward(x)
+    layer(unseen)
+    np.testing.assert_array_equal(backend.numpy(layer.backward(y)), backend.numpy(other.backward(y)))
+    np.testing.assert_array_equal(backend.numpy(layer.dweight), backend.numpy(other.dweight))
+
+
+def test_a_called_layer_holds_no_input():
+    layer = Conv1d(1, 1, 2)
+    x = np.ones((1, 1, 4))
+    seen = weakref.ref(x)
+    layer(x)
+    del x
+    assert seen() is None
+
+
+def test_a_call_takes_an_output_size():
+    layer, x = ConvTranspose1d(2, 3, 3, 2, rng=0), np.ones((1, 2, 4))
+    np.testing.assert_array_equal(layer(x, 10), layer.forward(x, 10))
+    assert layer(x, 10).shape == (1, 3, 10)
+
+
+def test_a_call_teaches_the_channels():
+    layer, x = Conv1d(None, 3, 2, rng=5), np.ones((1, 4, 5))
+    np.testing.assert_array_equal(layer(x), Conv1d(4, 3, 2, rng=5).forward(x))
+    np.testing.assert_array_equal(layer(x), layer(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize(
+    "make", [lambda **said: Conv1d(2, 3, 2, **said), lambda **said: ConvTranspose1d(2, 3, 2, **said)]
+)
+def test_a_layer_of_another_dtype(backend, make, dtype):
+    layer = make(rng=1, xp=backend.xp, device=backend.device, dtype=backend.xp.float64)
+    before = backend.numpy(layer.weight).copy()
+    made = layer.astype(getattr(backend.xp, dtype))
+    assert type(made) is type(layer)
+    assert repr(made) == repr(layer)
+    weight, bias = backend.numpy(made.weight), backend.numpy(made.bias)
+    assert weight.dtype == bias.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(weight, before.astype(dtype))
+    y = made(backend.array(np.ones((1, 2, 4), dtype)))
+    assert backend.numpy(y).dtype == np.dtype(dtype)
+    # They share no array, also where the dtype is the same.
+    with backend.here():
+        made.weight += 1
+    np.testing.assert_array_equal(backend.numpy(layer.weight), before)
+
+
+def test_a_layer_of_another_dtype_has_seen_nothing_and_learns_on():
+    layer = Conv1d(None, 3, 2, rng=5, bias=False)
+    made = layer.astype("float32")
+    x = np.ones((1, 4, 5))
+    y = layer.forward(x)
+    np.testing.assert_array_equal(
+        made(x.astype("float32")), Conv1d(4, 3, 2, rng=5, bias=False, dtype="float32")(x.astype("float32"))
+    )
+    with pytest.raises(RuntimeError, match=r"^backward needs what forward has seen"):
+        layer.astype("complex128").backward(y)
+    for dtype, sentence in (
+        ("int32", r"^dtype must be one for real or complex numbers of 16, 32 or 64 bits: got 'int32'$"),
+        ("float64", r"^dtype must be complex, as the parameters are: got 'float64'$"),
+    ):
+        with pytest.raises(TypeError, match=sentence):
+            layer.astype("complex64").astype(dtype)
+
+
+@pytest.mark.parametrize("method", ["__call__", "forward"])
+@pytest.mark.parametrize("channels", [2, None])
+def test_an_input_of_another_dtype(backend, method, channels):
+    """But real and complex numbers of one precision go together."""
+    layer = Conv1d(channels, 3, 2, xp=backend.xp, device=backend.device, dtype=backend.xp.float64)
+    call = getattr(layer, method)
+    names = [backend.numpy(backend.array(np.ones(1, name))).dtype.name for name in ("float32", "complex64", "int64")]
+    for name in names:
+        x = backend.array(np.ones((1, 2, 4), name))
+        with pytest.raises(TypeError) as caught:
+            call(x)
+        assert str(caught.value) == (
+            f"X must have the dtype of the layer's weight, {layer.weight.dtype}: got {x.dtype}; layers take dtype= "
+            "when they are made, and layer.astype(dtype) returns one of another dtype"
+        )
+    assert backend.numpy(call(backend.array(np.ones((1, 2, 4), "complex128")))).dtype == np.complex128
+
+
+def test_gradients_replace_those_of_the_last_backward(backend, rng):
+    """They are not added to them: there is nothing to set to zero."""
+    layer = Conv1d(2, 3, 2, xp=backend.xp, device=backend.device, dtype=backend.xp.float64)
+    x = backend.array(draw(rng, (1, 2, 5), "float64"))
+    y = layer.forward(x)
+    layer.backward(y)
+    first = backend.numpy(layer.dweight).copy()
+    layer.backward(y)
+    np.testing.assert_array_equal(backend.numpy(layer.dweight), first)
 
 
 def test_a_pickled_layer_learns_what_it_would_have_learned(rng):
@@ -530,7 +687,7 @@ def test_a_gradient_of_another_shape_says_so():
     layer.forward(np.ones((3, 1, 4, 4)))
     with pytest.raises(ValueError, match=r"^dZ must have shape \(3, 2, 3, 3\): got \(3, 2, 4, 4\)$"):
         layer.backward(np.ones((3, 2, 4, 4)))
-    with pytest.raises(TypeError, match=r"^dZ must be a plain array .*: got list$"):
+    with pytest.raises(TypeError, match=r"^dZ must be a plain array .*: got list; pass np.asarray\(dZ\)$"):
         layer.backward([1.0])
 
 
@@ -585,6 +742,11 @@ def test_a_gradient_of_another_shape_says_so():
             )
             for rng in ("x", -1, 1.5)
         ),
+        (
+            ValueError,
+            f"in_channels, out_channels and kernel_size {TOO_LARGE} (1000000000000, 1000000000000, 3)",
+            lambda: Conv1d(10**12, 10**12, 3),
+        ),
         (TypeError, "bias must be a bool: got 'no'", lambda: Conv2d(1, 1, 3, bias="no")),
         (TypeError, "flip must be a bool: got 1", lambda: Conv2d(1, 1, 3, flip=1)),
         (
@@ -609,7 +771,7 @@ def test_a_gradient_of_another_shape_says_so():
         ),
         (
             TypeError,
-            f"a convolution's parameters are {', '.join(PARAMETERS)}, dtype, per_sample: got strides",
+            f"Conv has no parameter 'strides' (did you mean 'stride'?): it has {OWN}",
             lambda: Conv2d(1, 1, 3, strides=2),
         ),
         (
@@ -869,7 +1031,11 @@ def test_bad_input_of_transposed_layers(error, sentence, make):
 
 def test_states_that_cannot_be_taken_over():
     layer = Conv2d(2, 3, 3)
-    with pytest.raises(ValueError, match=r"^state must have the names weight, bias: got \['1', 'weight'\]$"):
+    with pytest.raises(
+        ValueError, match=r"^state must have the keys 'weight' and 'bias': 'bias' is missing, 1 is unknown$"
+    ):
         layer.state = {1: layer.weight, "weight": layer.weight}
-    with pytest.raises(TypeError, match=r"^state must hold numbers that NumPy and .*numpy have: got torch.bfloat16$"):
+    with pytest.raises(
+        TypeError, match=r"^state\['weight'\] must be of numbers that NumPy and .*numpy have: got torch.bfloat16$"
+    ):
         layer.state = torch.nn.Conv2d(2, 3, 3).bfloat16().state_dict()

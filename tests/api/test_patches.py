@@ -399,9 +399,13 @@ NO_FIT = (
 PLAIN = "must be a plain array of a library that speaks the Array API: got"
 
 BAD = [
-    (TypeError, f"x {PLAIN} list", lambda: unfold([[[1.0]]], 1)),
+    (TypeError, f"x {PLAIN} list; pass np.asarray(x)", lambda: unfold([[[1.0]]], 1)),
     (TypeError, f"columns {PLAIN} NoneType", lambda: fold(None, 5, 2)),
-    (TypeError, f"x {PLAIN} numpy.ma.MaskedArray", lambda: unfold(np.ma.ones((1, 1, 3)), 2)),
+    (
+        TypeError,
+        f"x {PLAIN} numpy.ma.MaskedArray; fill it first, or pass its .data, which forgets the mask",
+        lambda: unfold(np.ma.ones((1, 1, 3)), 2),
+    ),
     (
         TypeError,
         "columns must be of real or complex numbers of 16, 32 or 64 bits, or of integers: got object",
@@ -447,7 +451,7 @@ BAD = [
         "dilation must be an integer of at least 1, or a sequence of 2, one per spatial axis: got True",
         lambda: fold(C, (5, 6), 2, dilation=True),
     ),
-    (ValueError, f"{PADDING} 'some'", lambda: unfold(X, 2, padding="some")),
+    (ValueError, f"{PADDING} 'some' (did you mean 'same'?)", lambda: unfold(X, 2, padding="some")),
     (ValueError, f"{MODES} 'edge'", lambda: unfold(X, 2, padding_mode="edge")),
     (ValueError, f"{MODES} ('zeros',)", lambda: fold(C, (5, 6), 2, padding_mode=("zeros",))),
     (TypeError, f"{MODES} None", lambda: fold(C, (5, 6), 2, padding_mode=None)),

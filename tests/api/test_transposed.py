@@ -517,6 +517,7 @@ def test_same_makes_stride_times_the_size(backend, padding, stride, kernel):
 
 X, W = np.ones((2, 4, 3, 5)), np.ones((4, 3, 3, 3))
 DY = np.ones((2, 3, 5, 7))
+CONVOLVE = "arrays without channels are for convolve"
 
 BAD = [
     (
@@ -632,7 +633,7 @@ BAD = [
     ),
     (
         ValueError,
-        "weight must have at least 2 axes (out channels, in channels / groups, *kernel): got 1",
+        f"weight must have at least 2 axes (out channels, in channels / groups, *kernel): got 1; {CONVOLVE}",
         lambda: conv_transpose(X, np.ones(3)),
     ),
     (

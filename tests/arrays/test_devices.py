@@ -6,6 +6,7 @@ All numbers are whole, and lowering adds and multiplies nothing but these: equal
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from itertools import cycle, permutations
 
@@ -554,6 +555,13 @@ REFUSED = {
 }
 
 
+def instead(kind, slot):
+    """What the sentence says to hand over."""
+    if "Masked" in kind:
+        return "; fill it first, or pass its .data, which forgets the mask"
+    return "" if "Exchanged" in kind else f"; pass np.asarray({slot})"
+
+
 # Each kind in one slot, and each slot with one kind, which takes turns.
 NOT_PLAIN = [
     *(("conv", "x", kind) for kind in REFUSED),
@@ -570,7 +578,9 @@ def test_what_is_no_plain_array(name, slot, kind):
     before = {each: array.copy() for each, array in arrays.items()}
     with pytest.raises(TypeError) as caught:
         call(**given)
-    assert str(caught.value) == f"{slot} must be a plain array of a library that speaks the Array API: got {kind}"
+    assert str(caught.value) == (
+        f"{slot} must be a plain array of a library that speaks the Array API: got {kind}{instead(kind, slot)}"
+    )
     for each, array in arrays.items():
         np.testing.assert_array_equal(array, before[each])
 
@@ -580,7 +590,7 @@ def test_what_is_no_plain_array(name, slot, kind):
 def test_nor_are_they_if_all_are_of_one_kind(name, kind):
     call, slots = {**CALLS, **ALONE}[name]
     given = {slot: REFUSED[kind](sized(slot)) for slot in slots.split()}
-    with pytest.raises(TypeError, match=f" must be a plain array of .*: got {kind}$"):
+    with pytest.raises(TypeError, match=f" must be a plain array of .*: got {kind}; "):
         call(**given)
 
 
@@ -589,7 +599,8 @@ def test_nor_are_things_of_any_other_kind(kind):
     thing = {"dict": {}, "NoneType": None, "str": "x", "bytes": b"x", "range": range(2), "type": np.ndarray}
     with pytest.raises(TypeError) as caught:
         conv(thing.get(kind, np), np.ones((1, 1, 1)))
-    assert str(caught.value) == f"x must be a plain array of a library that speaks the Array API: got {kind}"
+    hint = "; pass np.asarray(x)" if kind == "range" else ""
+    assert str(caught.value) == f"x must be a plain array of a library that speaks the Array API: got {kind}{hint}"
 
 
 @pytest.mark.parametrize("layout", ["coo", "csr", "csc", "bsr", "bsc", "nested"])
@@ -604,7 +615,9 @@ def test_tensors_of_other_layouts(layout):
         "bsc": lambda: square.to_sparse_bsc((1, 1)),
         "nested": lambda: torch.nested.nested_tensor([square, square]),
     }[layout]()
-    sentence = "must be a plain array of a library that speaks the Array API: got torch"
+    kind = f"of layout torch.sparse_{layout}; pass its .to_dense()"
+    kind = "that is nested; pass its .to_padded_tensor(0.0)" if layout == "nested" else kind
+    sentence = re.escape(f"must be a plain array of a library that speaks the Array API: got torch.Tensor {kind}")
     for call, slot in (
         (lambda: conv(made, plain), "x"),
         (lambda: conv(plain, made), "weight"),

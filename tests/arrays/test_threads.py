@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -172,7 +174,7 @@ def test_calls_at_the_same_time_share_the_helpers(monkeypatch):
         for call in [pool.submit(run_all, one.append, range(50), 2) for one in done]:
             call.result(timeout=60)
     assert [sorted(one) for one in done] == [list(range(50))] * 8
-    assert helpers.count == 1
+    assert len(helpers.threads) == 1
 
 
 def test_what_nobody_helped_with_is_not_kept(monkeypatch):
@@ -220,6 +222,47 @@ def test_without_threads_to_be_had_the_caller_does_it_all(monkeypatch):
     done = []
     run_all(done.append, range(5), 4)
     assert done == list(range(5))
+
+
+def test_an_interrupt_while_a_helper_starts(monkeypatch):
+    """The helper is one of those that there are: later calls start no other in its place."""
+    helpers, start = _Helpers(), threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xpconv._arrays.threads._helpers", helpers)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(lambda _: None, range(5), 3)
+    both = threading.Barrier(3, timeout=60)
+    run_all(lambda _: both.wait(), range(3), 3)
+    assert [thread.name for thread in helpers.threads] == ["xpconv-0", "xpconv-1"]
+
+
+INTERRUPTED = """
+import signal, threading
+from xpconv._arrays.threads import run_all
+
+start = threading.Thread.start
+
+def interrupted(thread):
+    start(thread)
+    signal.raise_signal(signal.SIGINT)
+
+threading.Thread.start = interrupted
+try:
+    run_all(lambda _: None, range(5), 3)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_process_that_is_interrupted_while_a_helper_starts_ends():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "interrupted\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

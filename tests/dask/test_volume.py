@@ -30,6 +30,7 @@ def test_it_sharpens(own, tmp_path):
     assert errors["by descent"] < 0.9 * errors["blurred, with noise"]
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert "filter: 100%" in result.stderr  # the progress bar
+    assert "run_spec" not in result.stderr  # of which the scheduler would warn: tasks of the same name that differ
 
 
 def test_a_figure_that_cannot_be_saved_is_said_first(tmp_path):

@@ -7,7 +7,9 @@ complex numbers are the conjugates of ours, for the conjugate of what comes in.
 
 from __future__ import annotations
 
+import copy
 import functools
+import pickle
 from typing import Any, NamedTuple
 
 import jax
@@ -712,6 +714,29 @@ def test_a_layer_inside_a_function_that_is_compiled(rng):
 
     y, pull = jax.vjp(lambda x, w, b: case.by_jax(x, w) + b[:, None, None], x, w, b)
     assert_trees_equal(ours(dy, x, w, b), (y, pull(dy), pull(dy)))
+
+
+def test_what_a_layer_has_seen_in_a_trace_ends_with_it(rng):
+    """It can be copied and called; backward says why it cannot go back through what was traced."""
+    layer = xpconv.Conv1d(2, 3, 2, xp=jnp, rng=0)
+    x = jnp.asarray(rng.standard_normal((1, 2, 5)), dtype=layer.weight.dtype)
+
+    @jax.jit
+    def traced(x):
+        y = layer.forward(x)
+        return y, layer.backward(y)
+
+    y, dx = traced(x)
+    for again in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert again.dweight is None
+        np.testing.assert_allclose(again(x), y, rtol=1e-5, atol=1e-6)
+        again.forward(x)
+        np.testing.assert_allclose(again.backward(y), dx, rtol=1e-5, atol=1e-6)
+    with pytest.raises(RuntimeError, match=r"^backward needs what forward has seen, which a trace \(jit\) does not "):
+        layer.backward(y)
+    layer.forward(x)
+    np.testing.assert_allclose(layer.backward(y), dx, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(layer)(x), y, rtol=1e-5, atol=1e-6)
 
 
 def test_a_layer_does_not_learn_in_a_trace():

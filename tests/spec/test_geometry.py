@@ -152,6 +152,8 @@ def test_every_spelling_of_a_parameter_is_remembered_as_one(name):
     for padding in ([(0, 0)], ([0, 0],), [[np.int64(0), np.uint8(0)]]):
         for stride in ([1], (np.int32(1),), (np.asarray(1),)):
             assert make({"padding": padding, "stride": stride}) is one
+    for dtype in ("float64", np.float64, np.dtype("float64"), float):
+        assert make({"dtype": dtype}) is make({"dtype": dtype})
 
 
 @pytest.mark.parametrize(

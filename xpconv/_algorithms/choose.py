@@ -67,7 +67,8 @@ class Choice:
 
     @property
     def rewritten(self) -> bool:
-        return self.phases > 0
+        """Whether it is made of forward contractions: of none where there are no inputs."""
+        return self.phases > 0 or not self.pieces
 
     @property
     def fits(self) -> bool:

@@ -78,13 +78,14 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
         The input: real or complex numbers of 16 (real only), 32 or 64 bits, or integers. bfloat16 is the library's own,
         or that of the package ml_dtypes in arrays of NumPy and CuPy. There may be no batch axis, or several.
     weight : array, shape (out_channels, in_channels / groups, *kernel)
-        The filters. Its rank says how many spatial axes there are, 0 included.
+        The filters. Its rank says how many spatial axes there are, 0 included: with 2 axes it is a matrix, and the
+        convolution a matrix product. An image and a kernel without channels are for `convolve`.
     bias : array, shape (out_channels,), optional
         Added to each output channel; in the dtype of `x`, of `weight` or of the result. All arrays share one library
         and device, and one dtype; but real and complex arrays of one precision go together.
     stride : int or sequence of int, default 1
         Step from window to window, one for all spatial axes or one for each.
-    padding : int, sequence of int or (lo, hi) pairs, or str, default 0
+    padding : int, sequence of int or (lo, hi) pairs, array of such, or str, default 0
         How much is added before and after each spatial axis; a negative number crops. ``"valid"`` adds nothing.
         ``"same"`` adds as little as is needed for ``ceil(size / stride)`` outputs at any stride, an odd element at the
         end; ``"same_lower"`` adds that at the start. ``"full"`` makes an output wherever a tap meets the input.

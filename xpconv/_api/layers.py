@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
-from typing import Any, ClassVar, Unpack, cast
+from typing import Any, ClassVar, Self, Unpack, cast
 
 import numpy as np
 
 from .._arrays.devices import device, device_number, moved
-from .._arrays.doors import comparable, known_equal
+from .._arrays.doors import comparable, known_equal, lasting
+from .._arrays.dtypes import real_dtype
 from .._arrays.layout import Layout
-from .._arrays.namespace import agree, copied_like, creation
+from .._arrays.namespace import agree, copied_like, creation, is_complex
 from .._arrays.typing import ArrayT
 from .._engines.entry import public, spelled
 from .._engines.problem import Transposed
 from .._spec.convolution import Convolution
-from .._spec.geometry import Padding, PerAxis, check_shape, integer, per_axis
+from .._spec.geometry import Padding, PerAxis, check_elements, check_shape, integer, per_axis
+from .._spec.names import did_you_mean
 from .._spec.parameters import ConvParameters, LayerParameters, Parameters
 from . import calls
 
@@ -53,7 +56,8 @@ class Conv:
     out_channels : int, default 1
         Channels of the output.
     kernel_size : sequence of int, default (2, 2)
-        One size per spatial axis. `Conv1d`, `Conv2d` and `Conv3d` take an integer, too.
+        One size per spatial axis. `Conv1d`, `Conv2d` and `Conv3d` take an integer, too, and have 2 on each of their
+        axes by default.
     stride, padding, **parameters
         As for `conv`; each is an attribute, too.
     bias : bool, default True
@@ -64,7 +68,8 @@ class Conv:
     xp : module, optional
         The array library of the weights: ``numpy`` (the default), ``cupy``, ``torch`` and so on.
     dtype : dtype, optional
-        Of the weights, by default the library's own default for real numbers.
+        Of the weights, by default the library's own default for real numbers. An input of another dtype is an error;
+        `astype` returns a layer of another dtype.
     device : device, optional
         Of the weights, by default the library's own default.
 
@@ -75,7 +80,8 @@ class Conv:
     dweight, dbias : array or None
         The gradients that the last `backward` found.
     state : dict
-        The weight, and the bias if there is one, by name. May be set from another layer's, or from torch's.
+        The weight, and the bias if there is one, by name. May be set from another layer's, or from torch's, of the same
+        names and shapes.
 
     Raises
     ------
@@ -88,6 +94,11 @@ class Conv:
 
     Notes
     -----
+    Call the layer itself, ``layer(x)``, where no gradient is needed: it convolves and remembers nothing. `forward`
+    remembers its input for `backward`, which sets `dweight` and `dbias` and adds nothing to those of another
+    `backward`; so there is no ``zero_grad``, and none is needed. Copies and pickles of a layer hold its parameters and
+    gradients, and no input.
+
     With this standard deviation signals keep their size from layer to layer, if there are rectifiers between them and
     the kernel has one tap [1]_. For a larger kernel divide the weights by the root of its number of taps:
     ``layer.set_params(layer.weight / math.sqrt(taps), layer.bias)``.
@@ -125,7 +136,7 @@ class Conv:
         self,
         in_channels: int | None = None,
         out_channels: int = 1,
-        kernel_size: PerAxis = (2, 2),
+        kernel_size: PerAxis | None = None,
         stride: PerAxis = 1,
         padding: Padding = 0,
         *,
@@ -143,6 +154,7 @@ class Conv:
             setattr(self, name, params.get(name, Parameters._field_defaults[name]))
         channels = integer("groups", self.groups, 1) if in_channels is None else integer("in_channels", in_channels, 1)
         out_channels = integer("out_channels", out_channels, 1)
+        kernel_size = (2,) * (2 if self.ndim is None else self.ndim) if kernel_size is None else kernel_size
         kernel = per_axis("kernel_size", kernel_size, self.ndim, 1)
         shape = self._shape(channels, out_channels, kernel)
         if not isinstance(bias, bool):
@@ -217,16 +229,26 @@ class Conv:
         """The parameters by name, which are torch's names. Setting it copies, from arrays of any library.
 
         ``layer.state = torch_layer.state_dict()`` takes torch's weights over, in torch's dtype and in the library and
-        on the device that the layer was made for.
+        on the device that the layer was made for. Names and shapes must be the layer's own; a layer that has not
+        learned its channels yet takes any number of them.
         """
         return self.parameters()
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
-        if not isinstance(state, Mapping) or set(state) != set(self.parameters()):
-            given = sorted(map(str, state)) if isinstance(state, Mapping) else state
-            raise ValueError(f"state must have the names {', '.join(self.parameters())}: got {given!r}")
-        copies = {name: copied_like(array, self.weight) for name, array in state.items()}
+        own = self.parameters()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a mapping from names to arrays: got {state!r}")
+        wrong = [f"{name!r} is missing" for name in own if name not in state]
+        wrong += [f"{name!r} is unknown{did_you_mean(str(name), own)}" for name in state if name not in own]
+        if wrong:
+            raise ValueError(f"state must have the keys {' and '.join(map(repr, own))}: {', '.join(wrong)}")
+        copies = {name: copied_like(array, self.weight, name=f"state[{name!r}]") for name, array in state.items()}
+        shapes, given = {name: array.shape for name, array in own.items()}, copies["weight"].shape
+        if self._learns and len(given) == self.weight.ndim:
+            shapes["weight"] = self._shape(self._channels(given)[0], self.out_channels, tuple(self.weight.shape[2:]))
+        for name, array in copies.items():
+            check_shape(f"state[{name!r}]", array.shape, shapes[name])
         self.set_params(copies["weight"], copies.get("bias"))
 
     def set_params(self, weights: ArrayT, bias: ArrayT | None = None) -> None:
@@ -269,8 +291,61 @@ class Conv:
         self.bias = bias
         self._forget()
 
+    def astype(self, dtype: Any) -> Self:
+        """A layer like this one, with its parameters in another dtype.
+
+        Parameters
+        ----------
+        dtype : dtype
+            Of the copies, for real or complex numbers.
+
+        Returns
+        -------
+        layer
+            It shares no array with this one, and has seen no input.
+
+        Raises
+        ------
+        TypeError
+            If there is no such dtype, or if it is real and the parameters are complex.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from xpconv import Conv1d
+        >>> Conv1d(1, 1, 2).astype("float32")(np.ones((1, 1, 3), dtype="float32")).dtype
+        dtype('float32')
+        """
+        xp = agree(weight=self.weight)
+        wanted = creation(xp, dtype, device(self.weight))(np.zeros(0)).dtype
+        if is_complex(self.weight.dtype, xp=xp) and not is_complex(wanted, xp=xp):
+            raise TypeError(f"dtype must be complex, as the parameters are: got {dtype!r}")
+        made = copy(self)
+        made.set_params(*(copied_like(array, array, wanted) for array in self.parameters().values()))
+        made._learns = self._learns
+        return made
+
+    def __call__(self, X: ArrayT) -> ArrayT:
+        """Convolve X and remember nothing of it, as inference does; `backward` follows the last `forward`.
+
+        Parameters
+        ----------
+        X : array, shape (batch, in_channels, *spatial) or (in_channels, *spatial)
+            As for `forward`.
+
+        Returns
+        -------
+        array, shape (batch, out_channels, *out) or (out_channels, *out)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `forward` does.
+        """
+        return self._convolve(X, None)
+
     def forward(self, X: ArrayT) -> ArrayT:
-        """Convolve X, and remember it for `backward`.
+        """Convolve X, and remember it for `backward`. Where no gradient is needed, call the layer itself.
 
         Parameters
         ----------
@@ -286,16 +361,24 @@ class Conv:
         Raises
         ------
         TypeError, ValueError
-            As `conv` does.
+            As `conv` does, and if X has another dtype than the weight; but real and complex numbers go together.
         """
         return self._forward(X, None)
 
     def _forward(self, X: ArrayT, transposed: Transposed) -> ArrayT:
-        weight = self._learned(X) if self._learns else self.weight
+        Z = self._convolve(X, transposed)
+        self._seen = X, Z.shape, transposed
+        return Z
+
+    def _convolve(self, X: ArrayT, transposed: Transposed) -> ArrayT:
+        learns = self._learns
+        if getattr(X, "dtype", self.weight.dtype) != self.weight.dtype:
+            _check_dtype(X, self.weight)
+        weight = self._learned(X) if learns else self.weight
         memory = self._filters("forward") if weight is self.weight else None
         Z: ArrayT = forward(X, weight, self.bias, self._params()._asdict(), transposed, memory)
-        self.weight, self._learns = weight, False
-        self._seen = X, Z.shape, transposed
+        if learns:
+            self.weight, self._learns = weight, False
         return Z
 
     def backward(self, dZ: ArrayT) -> ArrayT:
@@ -314,7 +397,7 @@ class Conv:
         Raises
         ------
         RuntimeError
-            If there was no `forward`.
+            If there was no `forward`, or it was in a trace (`jit`) that has ended.
         TypeError
             If dZ is no array, or differs in library, dtype or device from the weight.
         ValueError
@@ -325,23 +408,29 @@ class Conv:
         X, shape, transposed = self._seen
         agree(dZ=dZ, weight=self.weight)
         check_shape("dZ", dZ.shape, shape)
-        needs = (True, True, self.bias is not None)
-        dX, self.dweight, self.dbias = backward(
-            dZ, X, self.weight, self._params()._asdict(), needs, transposed, self._filters("backward")
-        )
+        needs, memory = (True, True, self.bias is not None), self._filters("backward")
+        try:
+            gradients = backward(dZ, X, self.weight, self._params()._asdict(), needs, transposed, memory)
+        except TypeError as error:
+            if device(X) is not None:
+                raise
+            raise RuntimeError(
+                "backward needs what forward has seen, which a trace (jit) does not leave behind: call both in one "
+                "trace, or both outside"
+            ) from error
+        dX, self.dweight, self.dbias = gradients
         return cast(ArrayT, dX)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Transforms of the weight are not pickled: they can be computed again.
-        return {**self.__dict__, "_weight_cache": (None, {}), "_device": device_number(self.weight)}
+        """What copies and pickles hold: no input, no transforms of the weight, and gradients off any tape."""
+        own: dict[str, Any] = {"_seen": None, "_weight_cache": (None, {}), "_device": device_number(self.weight)}
+        return {**self.__dict__, **own, "dweight": lasting(self.dweight), "dbias": lasting(self.dbias)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         number = state.pop("_device", None)
         self.__dict__.update(state)
         for name in ("weight", "bias", "dweight", "dbias"):
             setattr(self, name, moved(getattr(self, name), number))
-        if self._seen is not None:
-            self._seen = moved(self._seen[0], number), *self._seen[1:]
 
     def _filters(self, direction: str) -> dict[str, Any] | None:
         """The memory for transforms of the weight, which are valid as long as its values stay the same.
@@ -434,7 +523,7 @@ class ConvTranspose(Conv):
         self,
         in_channels: int | None = None,
         out_channels: int = 1,
-        kernel_size: PerAxis = (2, 2),
+        kernel_size: PerAxis | None = None,
         stride: PerAxis = 1,
         padding: Padding = 0,
         output_padding: PerAxis = 0,
@@ -449,6 +538,27 @@ class ConvTranspose(Conv):
         self.output_padding = output_padding
         own: dict[str, Any] = {"bias": bias, "rng": rng, "xp": xp, "dtype": dtype, "device": device}
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, **own, **parameters)
+
+    def __call__(self, X: ArrayT, output_size: PerAxis | None = None) -> ArrayT:
+        """Convolve X the transposed way and remember nothing of it, as inference does.
+
+        Parameters
+        ----------
+        X : array, shape (batch, in_channels, *spatial)
+            As for `Conv`.
+        output_size : int or sequence of int, optional
+            As for ``forward``.
+
+        Returns
+        -------
+        array, shape (batch, out_channels, *out)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``forward`` does.
+        """
+        return self._convolve(X, self._size(output_size))
 
     def forward(self, X: ArrayT, output_size: PerAxis | None = None) -> ArrayT:
         """Convolve X the transposed way, and remember it for ``backward``.
@@ -469,7 +579,10 @@ class ConvTranspose(Conv):
         TypeError, ValueError
             As `conv_transpose` does.
         """
-        return self._forward(X, (self.output_padding, None) if output_size is None else (0, output_size))
+        return self._forward(X, self._size(output_size))
+
+    def _size(self, output_size: PerAxis | None) -> Transposed:
+        return (self.output_padding, None) if output_size is None else (0, output_size)
 
     _axes = "in channels, out channels / groups"
 
@@ -508,7 +621,18 @@ class ConvTranspose3d(ConvTranspose):
     ndim = 3
 
 
+def _check_dtype(X: Any, weight: Any) -> None:
+    """Weights have one dtype and keep it: an input of another would change that of all layers behind this one."""
+    xp = agree(X=X, weight=weight)
+    if real_dtype(X.dtype, xp=xp) != real_dtype(weight.dtype, xp=xp):
+        raise TypeError(
+            f"X must have the dtype of the layer's weight, {weight.dtype}: got {X.dtype}; layers take dtype= when they "
+            "are made, and layer.astype(dtype) returns one of another dtype"
+        )
+
+
 def _drawn(rng: Any, shape: tuple[int, ...], in_channels: int) -> Any:
+    check_elements(shape, 8, "in_channels, out_channels and kernel_size")
     try:
         generator = np.random.default_rng(rng)
     except (TypeError, ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from .._arrays.devices import device
-from .._arrays.doors import convert, put
+from .._arrays.doors import convert, item_bytes, put
 from .._arrays.dtypes import accumulating, working
 from .._arrays.layout import Layout
 from .._arrays.namespace import agree, is_bool, library, missing_dtypes
@@ -18,7 +18,7 @@ from .._arrays.windows import windows
 from .._engines.dispatch import linear
 from .._engines.entry import public
 from .._spec.convolution import Convolution
-from .._spec.geometry import Padding, PerAxis, is_listing, per_axis
+from .._spec.geometry import Padding, PerAxis, check_elements, is_listing, per_axis
 from .._spec.parameters import Parameters
 
 __all__ = ["fold", "unfold"]
@@ -189,6 +189,7 @@ def _unfolded(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:
     layout = Layout.of("x", x.shape, ndim)
     convolution = Convolution.of(layout.inner(x.shape), (1, None, *kernel), params)
     samples, channels, *_ = convolution.shape("x")
+    check_elements((samples, channels, *kernel, *convolution.geometry.out), item_bytes(x.dtype), "padding")
 
     x = layout.inward(x, xp=xp)
     if convolution.border:
@@ -209,6 +210,7 @@ def _folded(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, 
     channels = rows // math.prod(kernel)
     convolution = Convolution.of((math.prod(batch), channels, *size), (1, None, *kernel), params)
     geometry = convolution.bordered
+    check_elements(convolution.shape("x"), item_bytes(columns.dtype), "output_size")
     if positions != geometry.positions:
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
 

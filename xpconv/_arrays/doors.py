@@ -45,6 +45,7 @@ __all__ = [
     "is_whole",
     "item_bytes",
     "known_equal",
+    "lasting",
     "makes_together",
     "matmul",
     "most_parts",
@@ -403,6 +404,13 @@ def most_parts(x: ArrayT) -> int:
 def comparable(x: ArrayT) -> ArrayT | None:
     """A copy of x to compare it with later; None where comparing would wait for a device or break a trace."""
     return cast(ArrayT, x.copy()) if isinstance(x, np.ndarray) else None
+
+
+def lasting(x: ArrayT | None) -> ArrayT | None:
+    """x as it can be copied and pickled: off torch's tape; None if it belongs to a trace, and ends with that."""
+    if is_torch_array(x):
+        return cast(ArrayT, cast(Any, x).detach())
+    return None if x is None or device(x) is None else x
 
 
 def known_equal(copy: ArrayT | None, x: ArrayT) -> bool:

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
+from numbers import Number
 from typing import Any, cast
 
 import array_api_compat
@@ -75,7 +76,8 @@ def library(name: str, array: Any) -> Namespace:
     """The namespace of an array of any dtype."""
     if not _is_plain(array):
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
-        raise TypeError(f"{name} must be a plain array of a library that speaks the Array API: got {kind}")
+        instead = _instead(name, array)
+        raise TypeError(f"{name} must be a plain array of a library that speaks the Array API: got {kind}{instead}")
     return cast(Namespace, np if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array))
 
 
@@ -83,7 +85,10 @@ def _kind(name: str, array: Any) -> tuple[Any, str, Any]:
     """An array's namespace, the name of its library and its device, or an error; of dask's chunks the latter two."""
     if is_dask_array(array):
         if any(size != size for size in cast(Any, array).shape):
-            raise ValueError(f"{name} must have chunks of known sizes: got shape {cast(Any, array).shape}")
+            raise ValueError(
+                f"{name} must have chunks of known sizes: got shape {cast(Any, array).shape}; call its "
+                "compute_chunk_sizes() first"
+            )
         return library(name, array), *_kind(name, cast(Any, array)._meta)[1:]
     xp: Any = library(name, array)
     if not is_supported(xp, array.dtype):
@@ -104,6 +109,29 @@ def _is_plain(array: object) -> bool:
     if is_torch_array(array):
         return str(cast(Any, array).layout) == "torch.strided" and not cast(Any, array).is_nested
     return array_api_compat.is_array_api_obj(array) and not isinstance(array, np.generic | type)
+
+
+def _instead(name: str, array: Any) -> str:
+    """What to hand over instead of what is no plain array, where that can be told from its type."""
+    if is_torch_array(array):
+        if array.is_nested:
+            return " that is nested; pass its .to_padded_tensor(0.0)"
+        return f" of layout {array.layout}; pass its .to_dense()"
+    if isinstance(array, type):
+        return ""
+    if isinstance(array, np.ma.MaskedArray):
+        return "; fill it first, or pass its .data, which forgets the mask"
+    values = getattr(array, "data", None)
+    if _is_plain(values) and getattr(array, "shape", None) == cast(Any, values).shape:  # not those of a sparse matrix
+        return "; pass its .data"
+    if dense := next((way for way in ("toarray", "todense") if hasattr(array, way)), None):
+        return f"; pass its .{dense}()"
+    makes = isinstance(array, np.generic | Number | Sequence | memoryview) and not isinstance(array, str | bytes)
+    if makes or hasattr(array, "__array__") or hasattr(array, "__array_interface__"):
+        return f"; pass np.asarray({name})"
+    if hasattr(array, "_value") and hasattr(array, "shape"):  # autograd's ArrayBox
+        return "; pass the array in it, and tell the library that traces it of the gradient: conv_backward's"
+    return ""
 
 
 @lru_cache
@@ -174,17 +202,16 @@ def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
     return lambda array: xp.asarray(array, dtype=dtype, device=device)
 
 
-def copied_like(x: Any, like: Any, dtype: Any = None) -> Any:
+def copied_like(x: Any, like: Any, dtype: Any = None, name: str = "state") -> Any:
     """A copy of x in another array's library and on its device; with its own dtype, where none is given."""
     xp = array_api_compat.array_namespace(like)
-    if not _is_plain(x):
-        raise TypeError(f"state must hold arrays: got {x!r}")
+    library(name, x)
     x = x.detach() if is_torch_array(x) else x
     try:
         x = moved(x, device_number(like)) if array_api_compat.array_namespace(x) is xp else _numpy(x)
         return xp.asarray(x, dtype=dtype, device=device(like), copy=True)
     except TypeError:
-        raise TypeError(f"state must hold numbers that NumPy and {xp.__name__} have: got {x.dtype}") from None
+        raise TypeError(f"{name} must be of numbers that NumPy and {xp.__name__} have: got {x.dtype}") from None
 
 
 def _numpy(x: Any) -> Any:

@@ -90,23 +90,28 @@ class _Helpers:
     """Threads that help with the work of any call. They start when they are first needed, and then wait for more.
 
     Calls that ask at the same time share them: there are never more than one call could use. An offer that is still
-    waiting when its call is done is withdrawn.
+    waiting when its call is done is withdrawn. They are daemons: the process may end while they wait.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.count = 0
+        self.threads: list[threading.Thread] = []
         self.queue: SimpleQueue[list[Offer]] = SimpleQueue()
 
     def ask(self, offers: list[Offer]) -> None:
         try:
             with self.lock:
-                while self.count < len(offers):
-                    threading.Thread(target=self._serve, name=f"xpconv-{self.count}", daemon=True).start()
-                    self.count += 1
+                self.threads = self._alive()
+                while len(self.threads) < len(offers):
+                    thread = threading.Thread(target=self._serve, name=f"xpconv-{len(self.threads)}", daemon=True)
+                    self.threads.append(thread)  # before it starts: an interrupt may come right after that
+                    thread.start()
         finally:  # where no more threads can be started, those that there are help
-            for _ in range(min(len(offers), self.count)):
+            for _ in self._alive()[: len(offers)]:
                 self.queue.put(offers)
+
+    def _alive(self) -> list[threading.Thread]:
+        return [thread for thread in self.threads if thread.is_alive()]
 
     def _serve(self) -> None:
         while True:

@@ -116,8 +116,10 @@ def as_chunks(x: Any) -> Any:
 def by_channels(work: Any, x: Any, whole: int) -> Any:
     """`work(x)`, if each channel or group of rows is worked on by itself; the last `whole` axes come in one chunk."""
     last = x.ndim - whole - 1
-    if any(size != size for size in x.shape[last:]):
-        raise ValueError(f"x must have chunks of known sizes: got shape {x.shape}")
+    if any(size != size for size in x.shape):
+        raise ValueError(
+            f"x must have chunks of known sizes: got shape {x.shape}; call its compute_chunk_sizes() first"
+        )
     none = _meta(x, 1, x.dtype).reshape((0, *x.shape[last:]))
     like = _alone(work, none)  # without samples: it shows the shape, or raises the error
     rows, made = x.shape[last], like.shape[1]

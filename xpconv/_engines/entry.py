@@ -9,6 +9,7 @@ from sys import modules
 from typing import Any, TypeVar, cast
 
 from .._arrays.devices import on_device_of
+from .._spec.names import check_names
 from .._spec.parameters import Parameters
 from .registry import PUBLIC
 
@@ -34,6 +35,8 @@ def spelled(function: F, *, without: tuple[str, ...] = ()) -> F:
 def public(function: F) -> F:
     """A function that runs on the device where its arrays lie, and that torch's compiler takes as one step.
 
+    A keyword that it does not have is an error that names the nearest one.
+
     The compiler cannot trace what is remembered from call to call, so it must learn this before it reaches the function
     itself.
     """
@@ -46,9 +49,13 @@ def public(function: F) -> F:
             from .torch_compile import STEPS  # it imports torch
 
             return STEPS[function.__name__](*args, **kwargs)
-        if "cupy" not in modules:
-            return function(*args, **kwargs)
-        with on_device_of(*args, *kwargs.values()):
-            return function(*args, **kwargs)
+        try:
+            if "cupy" not in modules:
+                return function(*args, **kwargs)
+            with on_device_of(*args, *kwargs.values()):
+                return function(*args, **kwargs)
+        except TypeError:  # looking at the names before each call would take time
+            check_names(call, kwargs)
+            raise
 
     return cast(F, call)

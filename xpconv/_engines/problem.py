@@ -13,7 +13,7 @@ from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, missing_dtypes
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Convolution, Step
-from .._spec.geometry import PerAxis, check_shape, per_axis
+from .._spec.geometry import PerAxis, check_elements, check_shape, per_axis
 from .._spec.memory import once, remember
 from .._spec.options import current
 from .._spec.parameters import ConvParameters, Parameters, canonical
@@ -238,6 +238,8 @@ def _of(params: Parameters, transposed: Transposed, xp: Any, *facts: Any) -> Pro
     y = result_dtype(xp, params.dtype, missing, x=x_dtype, weight=w_dtype)
     dtypes = DTypes.of(x_dtype, w_dtype, y, missing, xp=xp)
     slots = FORWARD if transposed is None else TRANSPOSED
+    deciding = "padding and input_dilation" if transposed is None else "stride, dilation, padding and output_size"
+    check_elements(convolution.shape(slots[0]), item_bytes(y), deciding)
     return Problem("y", slots, convolution, layout, params.flip, dtypes, y, params.per_sample)
 
 
@@ -250,6 +252,7 @@ def _of_input_grad(params: Parameters, sizes: tuple[PerAxis], xp: Any, *facts: A
     size = per_axis("input_size", *sizes, ndim, 0)
     convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params)
     dx = result_dtype(xp, params.dtype, missing, dy=y_dtype, weight=w_dtype)
+    check_elements(convolution.shape("x"), item_bytes(dx), "input_size")
     dtypes = DTypes.of(dx, w_dtype, y_dtype, missing, xp=xp)
     return _checked(Problem("x", FORWARD, convolution, layout, params.flip, dtypes, dx, params.per_sample), y_shape)
 
@@ -263,6 +266,7 @@ def _of_weight_grad(params: Parameters, sizes: tuple[Sequence[int]], xp: Any, *f
     outputs = Layout.of("dy", y_shape, len(kernel), params.channel_axis).inner(y_shape)[1]
     convolution = Convolution.of(layout.inner(x_shape), (outputs, None, *kernel), params)
     dw = result_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
+    check_elements(convolution.shape("w"), item_bytes(dw), "kernel_size")
     dtypes = DTypes.of(x_dtype, dw, y_dtype, missing, xp=xp)
     return _checked(Problem("w", FORWARD, convolution, layout, params.flip, dtypes, dw, params.per_sample), y_shape)
 
@@ -296,6 +300,6 @@ def spatial_axes(w_shape: Sequence[int], per_sample: bool = False) -> int:
     if len(w_shape) < 2 + per_sample:
         raise ValueError(
             f"weight must have at least {2 + per_sample} axes ({'batch, ' * per_sample}out channels, in channels / "
-            f"groups, *kernel): got {len(w_shape)}"
+            f"groups, *kernel): got {len(w_shape)}; arrays without channels are for convolve"
         )
     return len(w_shape) - 2 - per_sample

@@ -16,7 +16,18 @@ from functools import lru_cache
 from itertools import accumulate, pairwise, product
 from typing import Any, NamedTuple
 
-from .geometry import Axis, Geometry, PerAxis, integer, is_listing, padded_axes, parse, per_axis, within
+from .geometry import (
+    NO_SPATIAL_AXES,
+    Axis,
+    Geometry,
+    PerAxis,
+    integer,
+    is_listing,
+    padded_axes,
+    parse,
+    per_axis,
+    within,
+)
 from .memory import once
 from .parameters import Parameters
 
@@ -151,7 +162,10 @@ class Convolution:
         if channels % groups:
             raise ValueError(f"groups must divide the input channels: got groups={groups}, {channels} channels")
         if channels != outputs:
-            raise ValueError(f"weight must have {channels} input channels, as many as x: got {outputs}")
+            raise ValueError(
+                f"weight must have {channels} input channels, as many as x: got {outputs}"
+                f"{'' if kernel else NO_SPATIAL_AXES}"
+            )
         dilations = per_axis("input_dilation", parameters.input_dilation, len(kernel), 1)
         axes = _transposed_axes(out, kernel, parameters, dilations, (output_padding, output_size))
         return cls(samples, groups, outputs // groups, inputs, _rows(axes, dilations, parameters.padding_mode))
@@ -241,7 +255,7 @@ def _transposed_axes(
     axes = padded_axes(tuple(map(dilated, wanted or largest, dilations)), kernel, stride, padding, dilation)
     for i, (axis, m, r) in enumerate(zip(axes, out, dilations, strict=True)):
         sizes = _sizes(i, axis, m, r, same)
-        if wanted is None and extra[i] >= len(sizes):
+        if wanted is None and extra[i] >= sizes.stop - sizes.start:  # `len` has a limit
             raise ValueError(
                 f"output_padding must be less than the stride or the dilation: got {extra[i]} on spatial axis {i}"
             )

@@ -12,13 +12,16 @@ from itertools import product
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from .memory import once
+from .names import did_you_mean
 
 __all__ = [
+    "NO_SPATIAL_AXES",
     "Axis",
     "Geometry",
     "Padding",
     "PerAxis",
     "Phase",
+    "check_elements",
     "check_shape",
     "integer",
     "is_listing",
@@ -31,6 +34,10 @@ __all__ = [
 
 PerAxis: TypeAlias = int | Sequence[int]
 Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
+
+
+# Behind an error that has another cause where a user has an image and a kernel, both without channels.
+NO_SPATIAL_AXES = "; a weight of 2 axes has no spatial axes: arrays without channels are for convolve"
 
 
 class Axis(NamedTuple):
@@ -266,6 +273,7 @@ def parse(
     if inputs not in (None, channels // groups):
         raise ValueError(
             f"weight must have {channels // groups} input channels ({channels} in {groups} groups): got {inputs}"
+            f"{'' if kernel else NO_SPATIAL_AXES}"
         )
     axes = spatial_axes(size, kernel, stride, padding, dilation)
     return Geometry(samples, groups, outputs // groups, channels // groups, axes)
@@ -337,6 +345,12 @@ def check_shape(name: str, shape: Sequence[int], expected: Sequence[int]) -> Non
         raise ValueError(f"{name} must have shape {tuple(expected)}: got {tuple(shape)}")
 
 
+def check_elements(shape: Sequence[int], item_bytes: int, params: str) -> None:
+    """Refuse an array that no memory could hold, before a library does so in its own words."""
+    if math.prod(shape) * item_bytes >= 2**63:
+        raise ValueError(f"{params} must lead to an array of less than 2**63 bytes: got one of shape {tuple(shape)}")
+
+
 def _index(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
@@ -389,13 +403,16 @@ def _padding(padding: Padding, axes: Sequence[Axis]) -> list[tuple[int, int]]:
     try:
         if isinstance(padding, str):
             raise ValueError
-        pairs = [tuple(map(_index, _entries(entry, 2))) for entry in _entries(padding, len(axes))]
+        pairs_array = getattr(padding, "ndim", 0) == 2
+        entries = cast(Any, padding) if pairs_array else _entries(padding, len(axes))
+        pairs = [tuple(map(_index, _entries(entry, 2))) for entry in entries]
         if len(pairs) != len(axes) or any(len(pair) != 2 for pair in pairs):
             raise ValueError
     except (TypeError, ValueError) as error:
         names = ", ".join(map(repr, _NAMED_PADDINGS))
+        hint = did_you_mean(padding, _NAMED_PADDINGS) if isinstance(padding, str) else ""
         raise _kind(error)(
             f"padding must be {names}, an integer, or {len(axes)} integers or (lo, hi) pairs, "
-            f"one per spatial axis: got {padding!r}"
+            f"one per spatial axis: got {padding!r}{hint}"
         ) from None
     return [(lo, hi) for lo, hi in pairs]

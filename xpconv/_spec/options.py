@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .geometry import integer
+from .names import says_names
 
 __all__ = ["METHODS", "Options", "current", "options", "under"]
 
@@ -50,6 +51,7 @@ def under(chosen: Options) -> Iterator[None]:
         _options.reset(token)
 
 
+@says_names
 @contextmanager
 def options(
     *,

@@ -49,11 +49,7 @@ class Parameters(NamedTuple):
     def of(cls, params: ConvParameters) -> Parameters:
         if not params:
             return _DEFAULTS
-        try:
-            parameters = cls(**params)
-        except TypeError:
-            unknown = ", ".join(sorted(params.keys() - cls._field_defaults.keys()))
-            raise TypeError(f"a convolution's parameters are {', '.join(cls._fields)}: got {unknown}") from None
+        parameters = cls(**params)  # of a name that there is not, the public function says which is nearest
         for name in ("flip", "per_sample"):
             if type(getattr(parameters, name)) is not bool:
                 raise TypeError(f"{name} must be a bool: got {getattr(parameters, name)!r}")
@@ -76,5 +72,7 @@ def canonical(value: Any) -> Hashable:
         return tuple(map(canonical, value))
     if kind is not bool and hasattr(value, "__index__") and getattr(value, "shape", ()) == ():
         return operator.index(value)
+    if getattr(value, "ndim", 0) and not isinstance(value, type):
+        raise TypeError  # an array may change, and torch's would still be the same key
     hash(value)
     return kind, value
