@@ -95,7 +95,7 @@ def double_backward(
     return (
         _tangent(gradients, x, weight, problem, xp=xp) if needs[0] and given else None,
         dispatch(problem.with_slot("x"), dy, ddweight, like=x, xp=xp) if needs[1] and ddweight is not None else None,
-        dispatch(problem.with_slot("w"), dy, ddx, xp=xp) if needs[2] and ddx is not None else None,
+        dispatch(problem.linear.with_slot("w"), dy, ddx, xp=xp) if needs[2] and ddx is not None else None,
     )
 
 
@@ -106,13 +106,13 @@ def _tangent(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Pro
     if tx is None and tweight is None:
         ty = only_bias(problem, tbias, x, xp=xp)
     elif tx is None or tweight is None:
-        operands = x if tx is None else tx, weight if tweight is None else tweight
-        ty = dispatch(problem, *operands, tbias, xp=xp)
+        operands = (x, tweight) if tx is None else (tx, weight)
+        ty = dispatch(problem if tx is None else problem.linear, *operands, tbias, xp=xp)
     else:  # rounded once, after the sum
         dtypes = problem.dtypes
         exact = dtypes.mixed or not is_floating(dtypes.y, xp=xp)
         wide = problem if exact else problem.with_dtype(dtypes.compute)
-        ty = xp.add(dispatch(wide, tx, weight, tbias, xp=xp), dispatch(wide, x, tweight, xp=xp))
+        ty = xp.add(dispatch(wide.linear, tx, weight, tbias, xp=xp), dispatch(wide, x, tweight, xp=xp))
         ty = convert(ty, dtypes.y, xp=xp)
     return ty
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from .._arrays.devices import device
 from .._arrays.doors import convert, put
-from .._arrays.dtypes import accumulating, working
+from .._arrays.dtypes import accumulating, fitting, working
 from .._arrays.layout import Layout
 from .._arrays.namespace import agree, is_bool, library, missing_dtypes
 from .._arrays.padding import border, fold_border, pad, pad_adjoint
@@ -33,6 +33,7 @@ def unfold(
     padding: Padding = 0,
     dilation: PerAxis = 1,
     padding_mode: str | Sequence[str] = "zeros",
+    padding_value: complex = 0.0,
 ) -> ArrayT:
     """Take out all windows of an array, as columns (im2col).
 
@@ -42,7 +43,7 @@ def unfold(
         Of any dtype, bool too. With a sequence for `kernel_size` there may be no batch axis, or several.
     kernel_size : int or sequence of int
         The sizes of a window. An integer is that of all axes after the second.
-    stride, padding, dilation, padding_mode
+    stride, padding, dilation, padding_mode, padding_value
         As for `conv`.
 
     Returns
@@ -88,9 +89,10 @@ def unfold(
             f"{x.ndim} axes"
         )
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
-    params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
+    params = Parameters(stride, padding, dilation, padding_mode=padding_mode, padding_value=padding_value)
     size = tuple(x.shape[x.ndim - ndim :])
-    return linear(partial(_unfolded, kernel, params), partial(_folded, size, kernel, params), x, ndim)
+    there, back = partial(_unfolded, kernel, params, False), partial(_folded, size, kernel, params)
+    return linear(partial(_unfolded, kernel, params, True), (there, back), x, ndim)
 
 
 @public
@@ -103,6 +105,7 @@ def fold(
     padding: Padding = 0,
     dilation: PerAxis = 1,
     padding_mode: str | Sequence[str] = "zeros",
+    padding_value: complex = 0.0,
 ) -> ArrayT:
     """Add columns to where `unfold` takes them from (col2im): its adjoint.
 
@@ -114,8 +117,8 @@ def fold(
         The spatial sizes of the result; an integer is that of as many axes as `kernel_size` has, or of a single one.
     kernel_size : int or sequence of int
         The sizes of a window, one for all axes or one for each.
-    stride, padding, dilation, padding_mode
-        What `unfold` was given.
+    stride, padding, dilation, padding_mode, padding_value
+        What `unfold` was given; a constant border is added to no element.
 
     Returns
     -------
@@ -153,15 +156,17 @@ def fold(
     rows = columns.shape[-2]
     if rows % math.prod(kernel):
         raise ValueError(f"columns must have a multiple of {math.prod(kernel)} rows, one for each tap: got {rows}")
-    params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
-    return linear(partial(_folded, size, kernel, params), partial(_unfolded, kernel, params), columns, 1)
+    params = Parameters(stride, padding, dilation, padding_mode=padding_mode, padding_value=padding_value)
+    there, back = partial(_folded, size, kernel, params), partial(_unfolded, kernel, params, False)
+    return linear(there, (there, back), columns, 1)
 
 
-def _unfolded(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:
-    """(*batch, channels, *spatial) -> (*batch, channels * taps, positions)."""
+def _unfolded(kernel: tuple[int, ...], params: Parameters, constant: bool, x: ArrayT) -> ArrayT:
+    """(*batch, channels, *spatial) -> (*batch, channels * taps, positions), with a constant border or without it."""
     xp, ndim = library("x", x), len(kernel)
     layout = Layout.of("x", x.shape, ndim)
     convolution = Convolution.of(layout.inner(x.shape), (1, None, *kernel), params)
+    convolution = convolution.with_value(lambda value: fitting(xp, value, x.dtype) if constant else 0)
     samples, channels, *_ = convolution.shape("x")
 
     x = layout.inward(x, xp=xp)
@@ -181,7 +186,7 @@ def _folded(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, 
     xp = library("columns", columns)
     *batch, rows, positions = columns.shape
     channels = rows // math.prod(kernel)
-    convolution = Convolution.of((math.prod(batch), channels, *size), (1, None, *kernel), params)
+    convolution = Convolution.of((math.prod(batch), channels, *size), (1, None, *kernel), params).linear
     geometry = convolution.bordered
     if positions != geometry.positions:
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .namespace import as_dtype, float_bits, has, is_complex, is_kind, is_supported
+from .namespace import as_dtype, float_bits, has, is_bfloat16, is_complex, is_kind, is_supported
 from .typing import Namespace
 
 __all__ = ["DTypes", "accumulating", "exact", "real_dtype", "result_dtype", "working"]
@@ -64,6 +65,25 @@ def _holds(xp: Any, wide: Any, dtype: Any) -> bool:
         return False
     ours, theirs = float_bits(xp, wide), float_bits(xp, dtype)
     return ours > theirs or ours == theirs > 16
+
+
+def fitting(xp: Any, value: complex, dtype: Any) -> complex:
+    """A padding value as a number of the kind of x's dtype, or an error where it is none of its numbers."""
+    made: complex
+    if is_kind(xp, dtype, "bool"):
+        made, fits = bool(value), value in (0, 1)
+    elif is_kind(xp, dtype, "integral"):
+        limits = xp.iinfo(dtype)
+        fits = not isinstance(value, complex) and limits.min <= value <= limits.max and value % 1 == 0
+        made = int(value.real) if fits else 0
+    else:
+        largest = float(xp.finfo(xp.float32 if is_bfloat16(dtype) else real_dtype(dtype, xp=xp)).max)
+        fits = is_complex(dtype, xp=xp) or not isinstance(value, complex)
+        fits = fits and all(abs(part) <= largest or not -math.inf < part < math.inf for part in (value.real, value.imag))
+        made = (complex(value) if is_complex(dtype, xp=xp) else float(value.real)) if fits else 0
+    if not fits:
+        raise ValueError(f"padding_value must be a number that x's dtype has: got {value!r} for {dtype}")
+    return made
 
 
 class DTypes(NamedTuple):

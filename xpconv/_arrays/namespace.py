@@ -35,6 +35,7 @@ __all__ = [
     "fourier",
     "has",
     "has_fft",
+    "is_bfloat16",
     "is_bool",
     "is_complex",
     "is_dask_array",
@@ -197,16 +198,16 @@ def _numpy(x: Any) -> Any:
 
 @lru_cache
 def is_kind(xp: Any, dtype: Any, kind: str) -> bool:
-    return kind == "real floating" if _is_bfloat16(dtype) else bool(xp.isdtype(dtype, kind))
+    return kind == "real floating" if is_bfloat16(dtype) else bool(xp.isdtype(dtype, kind))
 
 
 @lru_cache
 def float_bits(xp: Any, dtype: Any) -> int:
     """How many bits a real number, or each part of a complex one, has."""
-    return 16 if _is_bfloat16(dtype) else int(xp.finfo(dtype).bits)
+    return 16 if is_bfloat16(dtype) else int(xp.finfo(dtype).bits)
 
 
-def _is_bfloat16(dtype: Any) -> bool:
+def is_bfloat16(dtype: Any) -> bool:
     """Whether it is the dtype that the package ml_dtypes adds to NumPy, CuPy and JAX: NumPy takes it for no number."""
     return isinstance(dtype, np.dtype) and dtype.name == "bfloat16"
 

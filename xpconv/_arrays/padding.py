@@ -70,14 +70,19 @@ def border(x: ArrayT, where: tuple[slice, ...], runs: Runs, *, xp: Namespace) ->
     """(n, c, *size) -> what lies at `where` of (n, c, *padded)."""
     pieces = [None if axis is None else pieces_of(axis, at) for axis, at in zip(runs, where[2:], strict=True)]
     near = [
-        at if axis is None else slice(min(run.inputs.start for run in axis), max(run.inputs.stop for run in axis))
-        for axis, at in zip(pieces, where[2:], strict=True)
+        at if axis is None else _reach(axis) for axis, at in zip(pieces, where[2:], strict=True)
     ]
     x = x[(*where[:2], *near)]
     for i, axis in enumerate(pieces, 2):
         if axis is not None and not (len(axis) == 1 and axis[0].step == 1):
             x = xp.concat([repeated(x, i, run, near[i - 2].start, xp=xp) for run in axis], axis=i)
     return x
+
+
+def _reach(runs: Sequence[Run]) -> slice:
+    """From the first to the last of the inputs that stand in runs."""
+    inputs = [run.inputs for run in runs if run.value is None] or [slice(0, 0)]
+    return slice(min(one.start for one in inputs), max(one.stop for one in inputs))
 
 
 def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) -> tuple[tuple[slice, ...], ArrayT]:
@@ -117,20 +122,23 @@ def fold_border(bordered: ArrayT, shape: tuple[int, ...], runs: Runs, *, xp: Nam
 def pieces_of(runs: Sequence[Run], at: slice) -> list[Run]:
     """Those parts of the runs that lie within `at`."""
     pieces = []
-    for places, inputs, step in runs:
+    for places, inputs, step, value in runs:
         start, stop = max(places.start, at.start), min(places.stop, at.stop)
         if start >= stop:
             continue
         skipped, left = start - places.start, places.stop - stop
         before, after = (skipped, left) if step == 1 else (left, skipped) if step == -1 else (0, 0)
-        pieces.append(Run(slice(start, stop), slice(inputs.start + before, inputs.stop - after), step))
+        pieces.append(Run(slice(start, stop), slice(inputs.start + before, inputs.stop - after), step, value))
     return pieces
 
 
 def repeated(x: ArrayT, axis: int, run: Run, origin: int, *, xp: Namespace) -> ArrayT:
-    """The inputs of a run, as they stand at its places; x begins with the input `origin`."""
-    where = (*(slice(None),) * axis, slice(run.inputs.start - origin, run.inputs.stop - origin))
-    x = x[(*where, ...)]
+    """The inputs of a run, as they stand at its places, or its constant; x begins with the input `origin`."""
+    if run.value is None:
+        where = (*(slice(None),) * axis, slice(run.inputs.start - origin, run.inputs.stop - origin))
+        x = x[(*where, ...)]
+    else:
+        x = xp.full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), run.value, dtype=x.dtype, device=device(x))
     if run.step == 0:
         return xp.broadcast_to(x, (*x.shape[:axis], run.places.stop - run.places.start, *x.shape[axis + 1 :]))
     return x if run.step == 1 else flip(x, (axis,), xp=xp)

@@ -216,7 +216,11 @@ def _cut(array: Any, i: int, halos: Sequence[Halo]) -> Any:
     layer: dict[Any, Any] = {}
     for block, halo in enumerate(halos):
         parts = []
+        near = next((bisect_right(starts, run.inputs.start) - 1 for run in halo.runs if run.value is None), 0)
         for run in halo.runs or [Run(slice(0, 1), slice(0, 1), 1)]:  # dask has no chunks of nothing
+            if run.value is not None:  # of a chunk only the shape is read
+                parts.append((near, run))
+                continue
             chunks = list(range(bisect_right(starts, run.inputs.start) - 1, bisect_left(starts, run.inputs.stop)))
             for chunk in reversed(chunks) if run.step == -1 else chunks:
                 first, last = max(starts[chunk], run.inputs.start), min(starts[chunk + 1], run.inputs.stop)
@@ -292,5 +296,5 @@ def _block(a: Any, b: Any, *, problem: Problem, chosen: Options, halos: Sequence
 def _part_of(problem: Problem, counts: tuple[int, int, int, int], axes: tuple[Axis, ...]) -> Problem:
     """The problem of a block, whose border has been read already."""
     across = zip(problem.convolution.rows, axes, strict=True)
-    rows = tuple(row._replace(axis=axis, mode="zeros") for row, axis in across)
+    rows = tuple(row._replace(axis=axis, mode="zeros", value=0) for row, axis in across)
     return problem.on(Convolution(*counts, rows))

@@ -135,13 +135,14 @@ def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, 
     """
     (ar, ai), (br, bi) = real_parts(a, xp=xp), real_parts(b, xp=xp)
     real, dtype, conjugated = problem.of_real_parts(xp=xp), problem.dtype, problem.conjugated
+    of_ai, of_bi = (problem.of_real_parts("imag", xp=xp) if problem.slot == slot else real for slot in "yw")
     y = fill(real, ar, br, xp=xp)
     if ai is not None and bi is not None:
         # Only in the gradient of a real operand are both complex; one of them is conjugated, and i times -i is 1.
-        y = xp.add(y, fill(real, ai, bi, xp=xp))
+        y = xp.add(y, fill(of_ai if problem.slot == "y" else of_bi, ai, bi, xp=xp))
     if is_complex(dtype, xp=xp):
         # Only one operand is complex here: if both are, nothing is mixed, or the result is the gradient of a real one.
-        imaginary = fill(real, ar, bi, xp=xp) if ai is None else fill(real, ai, br, xp=xp)
+        imaginary = fill(of_bi, ar, bi, xp=xp) if ai is None else fill(of_ai, ai, br, xp=xp)
         if conjugated == (0 if bi is None else 1):
             imaginary = xp.negative(imaginary)
         y = complex_of(y, imaginary, dtype, xp=xp)

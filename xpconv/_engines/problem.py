@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, TypeAlias, cast
 
 from .._algorithms.contract import Reading, Task, check
-from .._arrays.dtypes import DTypes, exact, real_dtype, result_dtype
+from .._arrays.dtypes import DTypes, exact, fitting, real_dtype, result_dtype
 from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, missing_dtypes
 from .._arrays.typing import ArrayT, Namespace
@@ -59,8 +60,18 @@ class Problem:
         return _remembered(_of_weight_grad, params, (kernel_size,), xp, *facts)
 
     def with_slot(self, name: str) -> Problem:
-        """The same problem with another slot to fill: a derivative of a slot is another slot."""
-        return self._derived(result=name, dtype=getattr(self.dtypes, name))
+        """The same problem with another slot to fill: a derivative of a slot is another slot.
+
+        The gradient of the input is linear: a constant border does not change with the input.
+        """
+        problem = self.linear if name == "x" else self
+        return problem._derived(result=name, dtype=getattr(self.dtypes, name))
+
+    @once
+    def linear(self) -> Problem:
+        """The same problem for a change of the input, which leaves a constant border as it is."""
+        linear = self.convolution.linear
+        return self if linear is self.convolution else replace(self, convolution=linear)
 
     def with_dtype(self, dtype: Any) -> Problem:
         """The same problem with the result in another dtype."""
@@ -162,10 +173,14 @@ class Problem:
         for _, task in real.tasks:
             check(task, like, real.compute_dtype(bias, xp=xp), xp=xp)
 
-    def of_real_parts(self, *, xp: Namespace) -> Problem:
-        """The same problem for real or imaginary parts of complex numbers: T is linear in each operand."""
+    def of_real_parts(self, part: str = "real", *, xp: Namespace) -> Problem:
+        """The same problem for real or imaginary parts of complex numbers, as `part` says of x and its border."""
         x, w, y, dtype = (real_dtype(dtype, xp=xp) for dtype in (*self.dtypes[:3], self.dtype))
-        return self._derived(dtypes=self.dtypes._replace(x=x, w=w, y=y, mixed=False), dtype=dtype)
+        return self._derived(
+            dtypes=self.dtypes._replace(x=x, w=w, y=y, mixed=False),
+            dtype=dtype,
+            convolution=self.convolution.with_value(attrgetter(part)),
+        )
 
 
 # What is remembered from call to call.
@@ -196,6 +211,7 @@ def _of(params: Parameters, transposed: Transposed, xp: Any, *facts: Any) -> Pro
         convolution = Convolution.of(inner, w_shape, params)
     else:
         convolution = Convolution.of_transposed(inner, w_shape, params, *transposed)
+    convolution = convolution.with_value(lambda value: fitting(xp, value, x_dtype))
     y = result_dtype(xp, params.dtype, missing, x=x_dtype, weight=w_dtype)
     dtypes = DTypes.of(x_dtype, w_dtype, y, missing, xp=xp)
     return Problem("y", FORWARD if transposed is None else TRANSPOSED, convolution, layout, params.flip, dtypes, y)
@@ -206,7 +222,7 @@ def _of_input_grad(params: Parameters, sizes: tuple[PerAxis], xp: Any, *facts: A
     ndim = spatial_axes(w_shape)
     layout = Layout.of("dy", y_shape, ndim, params.channel_axis)
     size = per_axis("input_size", *sizes, ndim, 0)
-    convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params)
+    convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params).linear
     dx = result_dtype(xp, params.dtype, missing, dy=y_dtype, weight=w_dtype)
     dtypes = DTypes.of(dx, w_dtype, y_dtype, missing, xp=xp)
     return _checked(Problem("x", FORWARD, convolution, layout, params.flip, dtypes, dx), y_shape)
@@ -218,6 +234,7 @@ def _of_weight_grad(params: Parameters, sizes: tuple[Sequence[int]], xp: Any, *f
     layout = Layout.of("x", x_shape, len(kernel), params.channel_axis)
     outputs = Layout.of("dy", y_shape, len(kernel), params.channel_axis).inner(y_shape)[1]
     convolution = Convolution.of(layout.inner(x_shape), (outputs, None, *kernel), params)
+    convolution = convolution.with_value(lambda value: fitting(xp, value, x_dtype))
     dw = result_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
     dtypes = DTypes.of(x_dtype, dw, y_dtype, missing, xp=xp)
     return _checked(Problem("w", FORWARD, convolution, layout, params.flip, dtypes, dw), y_shape)
