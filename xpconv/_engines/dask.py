@@ -76,8 +76,8 @@ def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any)
     wide = problem.dtype
     if is_floating(wide, xp=xp) and not problem.dtypes.mixed:
         wide = problem.compute_dtype(bias, xp=xp)
-    shape = problem.convolution.shape(slot)
-    if 0 in (a.size, b.size, *shape):
+    shape, read = problem.convolution.shape(slot), problem.convolution.bordered
+    if 0 in (*shape, *read.x_shape, *read.w_shape, *read.y_shape):
         out = da.zeros(shape, dtype=wide, chunks=chunks or -1, meta=_meta(a, len(shape), wide))
     else:
         names = (name for name in "yxw" if name != slot)
