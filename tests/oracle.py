@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-PAD = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # what NumPy calls them
+PAD = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}  # what NumPy calls them
 
 
 class Sums(NamedTuple):

@@ -28,7 +28,7 @@ ONE_DTYPE = (
 )
 RANK = "axes (channels, 2 spatial; any number for the batch before them): got"
 NAMES = "stride, padding, dilation, groups, padding_mode, input_dilation, flip, channel_axis, dtype"
-MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', or a sequence of 2 of them: got"
+MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', 'symmetric', 'constant', or a sequence of 2 of them: got"
 CHANNELS = "channel_axis must be an integer from -4 to 3: got"
 LIBRARY = "dtype must be one for numbers, of the operands' library: got"
 LOSSLESS = "and hold all its numbers: got"

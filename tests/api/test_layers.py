@@ -33,7 +33,7 @@ from xpconv._algorithms.winograd import Winograd
 # On CUDA cuDNN would compute with the 10 bits of TF32, and the reference would be the less exact of the two.
 torch.backends.cudnn.allow_tf32 = False
 
-MODES = "'zeros', 'reflect', 'replicate', 'circular'"
+MODES = "'zeros', 'reflect', 'replicate', 'circular', 'symmetric', 'constant'"
 PARAMETERS = (
     "stride",
     "padding",

@@ -19,7 +19,7 @@ from support import assert_within, draw, whole_numbers
 import xpconv
 from xpconv import conv, conv_backward, conv_input_grad, conv_output_size, conv_weight_grad, options
 
-MODES = ("zeros", "reflect", "replicate", "circular")
+MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 TORCH = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 PROMISED = {"float32": 2e-5, "complex64": 2e-5}  # of the largest result; 1e-13 for the wide ones
 

@@ -370,7 +370,7 @@ PADDING = (
     "padding must be 'valid', 'same', 'same_lower', 'full', 'causal', an integer, or 2 integers or (lo, hi) pairs, "
     "one per spatial axis: got"
 )
-MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', or a sequence of 2 of them: got"
+MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', 'symmetric', 'constant', or a sequence of 2 of them: got"
 NO_FIT = (
     "the kernel must fit into the padded input: on spatial axis 0 it spans 6 (6 taps, dilation 1), "
     "the padded input has 5"

@@ -45,7 +45,7 @@ from xpconv._arrays import doors
 from xpconv._engines import dask as engine
 from xpconv._spec.options import current
 
-MODES = ("zeros", "reflect", "replicate", "circular")
+MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 # Of what is multiplied: x, and then the weight.
 DTYPES = (
     ("float64", "float64"),

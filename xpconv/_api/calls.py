@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 from .._algorithms.weight import Weight
 from .._arrays.doors import convert
-from .._arrays.namespace import agree, is_floating
+from .._arrays.dtypes import promoted
+from .._arrays.namespace import agree, is_floating, native
 from .._arrays.typing import ArrayT, Namespace
 from .._engines.dispatch import bias_grad, check_options, dispatch, only_bias
 from .._engines.problem import Problem, Transposed
@@ -38,7 +39,7 @@ def forward(
     xp = agree(x=x, weight=weight, bias=bias)
     problem = Problem.of(x, weight, params, transposed, xp=xp)
     if bias is not None:
-        _check_bias("bias", bias, problem)
+        _check_bias("bias", bias, problem, xp=xp)
     y: ArrayT = dispatch(problem, x, weight if memory is None else Weight(weight, memory), bias, xp=xp)
     return y
 
@@ -72,7 +73,7 @@ def jvp(
     """The tangent of y: how y changes with its operands."""
     xp = agree(x=x, weight=weight, **{name: one for name, one in tangents.items() if one is not None})
     problem = Problem.of(x, weight, params, transposed, xp=xp)
-    _check_tangents(tangents, x, weight, problem)
+    _check_tangents(tangents, x, weight, problem, xp=xp)
     return _tangent(tangents, x, weight, problem, xp=xp)
 
 
@@ -90,7 +91,7 @@ def double_backward(
     _check_needs("ddy, dx and dweight", needs)
     problem = Problem.of(x, weight, params, transposed, xp=xp)
     _check("dy", dy, problem.shape, problem.dtypes.y)
-    _check_tangents(gradients, x, weight, problem)
+    _check_tangents(gradients, x, weight, problem, xp=xp)
     ddx, ddweight, _ = gradients.values()
     return (
         _tangent(gradients, x, weight, problem, xp=xp) if needs[0] and given else None,
@@ -117,24 +118,25 @@ def _tangent(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Pro
     return ty
 
 
-def _check_tangents(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Problem) -> None:
+def _check_tangents(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Problem, *, xp: Namespace) -> None:
     *names, last = tangents
-    for name, like in zip(names, (x, weight), strict=True):
+    for name, like, dtype in zip(names, (x, weight), problem.dtypes[3:5], strict=True):
         if (tangent := tangents[name]) is not None:
-            _check(name, tangent, like.shape, like.dtype)
+            _check(name, tangent, like.shape, dtype)
     if (bias := tangents[last]) is not None:
-        _check_bias(last, bias, problem)
+        _check_bias(last, bias, problem, xp=xp)
 
 
 def _check(name: str, array: ArrayT, shape: Sequence[int], dtype: Any) -> None:
     check_shape(name, array.shape, shape)
-    if array.dtype != dtype:
+    if native(array.dtype) != dtype:
         raise TypeError(f"{name} must have dtype {dtype}: got {array.dtype}")
 
 
-def _check_bias(name: str, bias: ArrayT, problem: Problem) -> None:
+def _check_bias(name: str, bias: ArrayT, problem: Problem, *, xp: Namespace) -> None:
     check_shape(name, bias.shape, (problem.out_channels,))
-    if bias.dtype not in problem.dtypes[:3]:
+    y = problem.dtypes.y
+    if bias.dtype not in problem.dtypes[:3] and promoted(xp, bias.dtype, y) != y:
         allowed = " or ".join(dict.fromkeys(map(str, problem.dtypes[:3])))
         raise TypeError(f"{name} must have dtype {allowed}: got {bias.dtype}")
 

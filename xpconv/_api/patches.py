@@ -10,7 +10,7 @@ from .._arrays.devices import device
 from .._arrays.doors import convert, put
 from .._arrays.dtypes import accumulating, fitting, working
 from .._arrays.layout import Layout
-from .._arrays.namespace import agree, is_bool, library, missing_dtypes
+from .._arrays.namespace import agree, is_bool, library, missing_dtypes, native
 from .._arrays.padding import border, fold_border, pad, pad_adjoint
 from .._arrays.typing import ArrayT
 from .._arrays.windows import fold as fold_windows
@@ -169,7 +169,7 @@ def _unfolded(kernel: tuple[int, ...], params: Parameters, constant: bool, x: Ar
     convolution = convolution.with_value(lambda value: fitting(xp, value, x.dtype) if constant else 0)
     samples, channels, *_ = convolution.shape("x")
 
-    x = layout.inward(x, xp=xp)
+    x = convert(layout.inward(x, xp=xp), native(x.dtype), xp=xp)
     if convolution.border:
         everything = tuple(slice(0, size) for size in (samples, channels, *convolution.bordered.size))
         x = border(x, everything, convolution.border, xp=xp)
@@ -191,7 +191,7 @@ def _folded(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, 
     if positions != geometry.positions:
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
 
-    dtype, logical = columns.dtype, is_bool(columns, xp=xp)
+    dtype, logical = native(columns.dtype), is_bool(columns, xp=xp)
     work = xp.int32 if logical else accumulating(xp, dtype, working(xp, missing_dtypes(columns, xp=xp), dtype, dtype))
     columns = convert(columns, work, xp=xp)
     if all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes):  # nothing would be added: perhaps a view

@@ -48,6 +48,7 @@ __all__ = [
     "is_torch_namespace",
     "library",
     "missing_dtypes",
+    "native",
 ]
 
 
@@ -145,7 +146,12 @@ def has(xp: Any, dtype: Any, missing: frozenset[str]) -> bool:
 
 def as_dtype(xp: Any, dtype: Any) -> Any:
     """What a user gave, as a dtype that arrays have: NumPy's dtypes, which others use too, have several names."""
-    return np.dtype(dtype) if isinstance(xp.empty(0).dtype, np.dtype) else dtype
+    return native(np.dtype(dtype)) if isinstance(xp.empty(0).dtype, np.dtype) else dtype
+
+
+def native(dtype: Any) -> Any:
+    """A dtype in the byte order of the processor: NumPy has some in the other, as files store them."""
+    return dtype if getattr(dtype, "isnative", True) else np.dtype(dtype.type)
 
 
 def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
@@ -180,7 +186,7 @@ def copied_like(x: Any, like: Any, dtype: Any = None) -> Any:
     xp = array_api_compat.array_namespace(like)
     if not _is_plain(x):
         raise TypeError(f"state must hold arrays: got {x!r}")
-    x = x.detach() if is_torch_array(x) else x
+    x = x.detach() if is_torch_array(x) else x if native(x.dtype) == x.dtype else x.astype(native(x.dtype))
     try:
         x = moved(x, device_number(like)) if array_api_compat.array_namespace(x) is xp else _numpy(x)
         return xp.asarray(x, dtype=dtype, device=device(like), copy=True)

@@ -69,9 +69,7 @@ class Operand(Generic[ArrayT]):
 def border(x: ArrayT, where: tuple[slice, ...], runs: Runs, *, xp: Namespace) -> ArrayT:
     """(n, c, *size) -> what lies at `where` of (n, c, *padded)."""
     pieces = [None if axis is None else pieces_of(axis, at) for axis, at in zip(runs, where[2:], strict=True)]
-    near = [
-        at if axis is None else _reach(axis) for axis, at in zip(pieces, where[2:], strict=True)
-    ]
+    near = [at if axis is None else _reach(axis) for axis, at in zip(pieces, where[2:], strict=True)]
     x = x[(*where[:2], *near)]
     for i, axis in enumerate(pieces, 2):
         if axis is not None and not (len(axis) == 1 and axis[0].step == 1):

@@ -67,6 +67,7 @@ class Blocks(NamedTuple):
 
 def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any) -> Any:
     """What fills the slot, lazily; y and dx in the chunks of `like`, or in those that follow from an operand's."""
+    problem = problem.reading(a.dtype, b.dtype)
     a, b = arranged(problem, as_chunks(a), as_chunks(b), xp=xp)
     chunks = problem.layout.inward(like, xp=xp).chunks if is_dask_array(like) else None
     slot = problem.slot

@@ -15,7 +15,7 @@ from .._algorithms.weight import Weight
 from .._arrays.devices import device
 from .._arrays.doors import add, complex_of, conj, convert, flip, put, real_parts
 from .._arrays.dtypes import accumulating, working
-from .._arrays.namespace import is_complex, is_floating, missing_dtypes
+from .._arrays.namespace import is_complex, is_floating, missing_dtypes, native
 from .._arrays.padding import Operand, fold_border
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Step
@@ -26,6 +26,7 @@ __all__ = ["arranged", "bias_grad", "evaluate", "fill", "only_bias", "placed"]
 
 def evaluate(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *, xp: Namespace) -> ArrayT:
     """What fills the problem's slot, from the other two and a bias; b may be a `Weight`."""
+    problem = problem.reading(a.dtype, b.array.dtype if isinstance(b, Weight) else b.dtype)
     plain = problem.plain
     if (
         plain is not None
@@ -153,7 +154,7 @@ def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, 
 
 def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
     """dbias: the sum of dy over samples and positions."""
-    dtype, missing = dy.dtype, missing_dtypes(dy, xp=xp)
+    dtype, missing = native(dy.dtype), missing_dtypes(dy, xp=xp)
     dy = problem.layout.inward(dy, xp=xp)
     if is_floating(dtype, xp=xp):
         wide = working(xp, missing, dtype, dtype)

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any, TypeAlias, cast
 
 from .._algorithms.contract import Reading, Task, check
-from .._arrays.dtypes import DTypes, exact, fitting, real_dtype, result_dtype
+from .._arrays.dtypes import DTypes, exact, fitting, gradient_dtype, real_dtype, result_dtype
 from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, missing_dtypes
 from .._arrays.typing import ArrayT, Namespace
@@ -65,7 +65,7 @@ class Problem:
         The gradient of the input is linear: a constant border does not change with the input.
         """
         problem = self.linear if name == "x" else self
-        return problem._derived(result=name, dtype=getattr(self.dtypes, name))
+        return problem._derived(result=name, dtype=self.dtypes.of_result(name))
 
     @once
     def linear(self) -> Problem:
@@ -76,6 +76,18 @@ class Problem:
     def with_dtype(self, dtype: Any) -> Problem:
         """The same problem with the result in another dtype."""
         return self._derived(dtype=dtype)
+
+    def reading(self, *dtypes: Any) -> Problem:
+        """The same problem for operands of these dtypes, of another byte order say."""
+        if dtypes == self._reads:
+            return self
+        names = (name for name in "yxw" if name != self.result)
+        return self._derived(dtypes=self.dtypes._replace(**dict(zip(names, dtypes, strict=True))))
+
+    @once
+    def _reads(self) -> tuple[Any, ...]:
+        """The dtypes of the operands."""
+        return tuple(getattr(self.dtypes, name) for name in "yxw" if name != self.result)
 
     def _derived(self, **changes: Any) -> Problem:
         """Another problem of the family, remembered as long as this one."""
@@ -160,8 +172,8 @@ class Problem:
 
     def compute_dtype(self, bias: Any = None, *, xp: Namespace) -> Any:
         """The dtype to multiply and add in; a bias is added in it as well."""
-        x, w, y, forward, backward, _ = self.dtypes
-        compute = forward if self.result == "y" else backward
+        x, w, y = self.dtypes[:3]
+        compute = self.dtypes.compute if self.result == "y" else self.dtypes.compute_grad
         if compute == y or is_floating(y, xp=xp) or not is_floating(compute, xp=xp):
             return compute
         first, second = {"y": (x, w), "x": (y, w), "w": (y, x)}[self.result]
@@ -175,10 +187,10 @@ class Problem:
 
     def of_real_parts(self, part: str = "real", *, xp: Namespace) -> Problem:
         """The same problem for real or imaginary parts of complex numbers, as `part` says of x and its border."""
-        x, w, y, dtype = (real_dtype(dtype, xp=xp) for dtype in (*self.dtypes[:3], self.dtype))
+        own = (real_dtype(dtype, xp=xp) for dtype in self.dtypes[:5])
         return self._derived(
-            dtypes=self.dtypes._replace(x=x, w=w, y=y, mixed=False),
-            dtype=dtype,
+            dtypes=DTypes._make((*own, *self.dtypes[5:7], False)),
+            dtype=real_dtype(self.dtype, xp=xp),
             convolution=self.convolution.with_value(attrgetter(part)),
         )
 
@@ -223,7 +235,7 @@ def _of_input_grad(params: Parameters, sizes: tuple[PerAxis], xp: Any, *facts: A
     layout = Layout.of("dy", y_shape, ndim, params.channel_axis)
     size = per_axis("input_size", *sizes, ndim, 0)
     convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params).linear
-    dx = result_dtype(xp, params.dtype, missing, dy=y_dtype, weight=w_dtype)
+    dx = gradient_dtype(xp, params.dtype, missing, dy=y_dtype, weight=w_dtype)
     dtypes = DTypes.of(dx, w_dtype, y_dtype, missing, xp=xp)
     return _checked(Problem("x", FORWARD, convolution, layout, params.flip, dtypes, dx), y_shape)
 
@@ -235,7 +247,7 @@ def _of_weight_grad(params: Parameters, sizes: tuple[Sequence[int]], xp: Any, *f
     outputs = Layout.of("dy", y_shape, len(kernel), params.channel_axis).inner(y_shape)[1]
     convolution = Convolution.of(layout.inner(x_shape), (outputs, None, *kernel), params)
     convolution = convolution.with_value(lambda value: fitting(xp, value, x_dtype))
-    dw = result_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
+    dw = gradient_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
     dtypes = DTypes.of(x_dtype, dw, y_dtype, missing, xp=xp)
     return _checked(Problem("w", FORWARD, convolution, layout, params.flip, dtypes, dw), y_shape)
 

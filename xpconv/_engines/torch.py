@@ -162,7 +162,8 @@ def _(problem: str, a: Any, b: Any, bias: Any) -> Any:  # noqa: ARG001
 @lru_cache(maxsize=1024)
 def _written(problem: Problem) -> str:
     rows = tuple((tuple(row.axis), *row[1:3], str(row.value)) for row in problem.convolution.rows)
-    (*dtypes, mixed), counts = (*problem.dtypes[:5], problem.dtype, problem.dtypes.mixed), problem.convolution.counts
+    (*dtypes, mixed), counts = problem.dtypes, problem.convolution.counts
+    dtypes.append(problem.dtype)
     names = tuple(str(dtype).removeprefix("torch.") for dtype in dtypes)
     return repr((problem.result, problem.slots, counts, rows, tuple(problem.layout), problem.flip, names, mixed))
 
@@ -170,11 +171,10 @@ def _written(problem: Problem) -> str:
 @lru_cache(maxsize=1024)
 def _read(written: str) -> Problem:
     name, slots, (samples, groups, outputs, inputs), rows, layout, flip, names, mixed = literal_eval(written)
-    x, w, y, forward, backward, dtype = (getattr(torch, one) for one in names)
+    *own, dtype = (getattr(torch, one) for one in names)
     across = tuple(Row(Axis(*axis), dilation, mode, _number(value)) for axis, dilation, mode, value in rows)
     convolution = Convolution(samples, groups, outputs, inputs, across)
-    dtypes = DTypes(x, w, y, forward, backward, mixed)
-    return Problem(name, slots, convolution, Layout(*layout), flip, dtypes, dtype)
+    return Problem(name, slots, convolution, Layout(*layout), flip, DTypes._make((*own, mixed)), dtype)
 
 
 def _number(written: str) -> complex:

@@ -3,7 +3,8 @@
     T(dy, x, w) = sum over n, g, o, c, j, t of  dy[n, g, o, j] * x[n, g, c, i] * w[g, o, c, t]
 
 where the input `i` is found from the place `stride*j + dilation*t - lo`. On the border there is a zero or, with another
-padding mode, an input again or a constant. In a dilated input there is a zero at each place that is no multiple of the dilation.
+padding mode, an input again or a constant. In a dilated input there is a zero at each place that is no multiple of the
+dilation.
 `steps` are the convolutions without dilated inputs that it is the sum of, padded with zeros or not at all.
 """
 
@@ -350,9 +351,8 @@ def _runs(axis: Axis, mode: str, value: complex) -> tuple[Run, ...]:
     inner = slice(start, max(size + min(axis.hi, 0), start))
     middle = [Run(slice(lo + inner.start, lo + inner.stop), inner, 1)] if inner.start < inner.stop else []
     if mode == "constant":
-        sides = slice(0, lo), slice(axis.padded - axis.hi, axis.padded)
-        before, after = ([Run(side, slice(0, 0), 0, value)] if side.start < side.stop else [] for side in sides)
-        return (*before, *middle, *after)
+        sides = [Run(slice(*side), slice(0, 0), 0, value) for side in ((0, lo), (lo + size, axis.padded))]
+        return (*sides[: int(lo > 0)], *middle, *sides[1 : 1 + int(axis.hi > 0)])
     at = _MODES[mode]
     before = _border(0, [at(i, size) for i in range(-lo, 0)])
     return (*before, *middle, *_border(lo + size, [at(i, size) for i in range(size, size + axis.hi)]))
