@@ -34,6 +34,7 @@ from .._spec.options import current
 from .._spec.parts import Part, Parts
 from .basis import Basis
 from .plan import Plan
+from .unmet import exact
 from .weight import Weight
 
 __all__ = ["Target", "accumulator", "forward", "input_grad", "nothing_but", "per_channel", "weight_grad"]
@@ -105,7 +106,7 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
         return _checked(
             "w",
             basis,
-            lambda: basis.ew_adjoint(_sum(product, parts, some), geometry, xp=xp),
+            lambda: exact("w", basis, basis.ew_adjoint(_sum(product, parts, some), geometry, xp=xp), geometry, xp=xp),
             lambda: _sum(lowered, parts, some),
             xp=xp,
         )
@@ -203,7 +204,8 @@ class _Filling(NamedTuple, Generic[ArrayT]):
     def product(self, part: Part, a: ArrayT, b: ArrayT) -> ArrayT:
         basis = self.plan.basis
         back = basis.ey_adjoint if self.slot == "y" else basis.ex_adjoint
-        return back(_product(a, b, self.plan, xp=self.xp), part.geometry, xp=self.xp)
+        made = back(_product(a, b, self.plan, xp=self.xp), part.geometry, xp=self.xp)
+        return exact(self.slot, basis, made, part.geometry, xp=self.xp)
 
 
 def _product(a: ArrayT, b: ArrayT, plan: Plan, *, xp: Namespace) -> ArrayT:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._arrays.padding import pad, pad_adjoint
+from .._arrays.padding import pad
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import columns, fold
 from .._spec.geometry import Geometry
@@ -54,7 +54,7 @@ class Lowering:
         shape = (geometry.groups * geometry.inputs, *geometry.kernel, geometry.samples, *geometry.out)
         X = xp.reshape(X, shape)  # (g*c, *kernel, n, *out)
         X = xp.permute_dims(X, (1 + ndim, 0, *taps, *out))  # (n, g*c, *kernel, *out)
-        return pad_adjoint(fold(X, geometry, xp=xp), geometry, xp=xp)
+        return fold(X, geometry, xp=xp)
 
     def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) -> (g, o, c*taps)."""

@@ -11,10 +11,9 @@ from .._arrays.doors import convert, put
 from .._arrays.dtypes import accumulating, fitting, working
 from .._arrays.layout import Layout
 from .._arrays.namespace import agree, is_bool, library, missing_dtypes, native
-from .._arrays.padding import border, fold_border, pad, pad_adjoint
-from .._arrays.typing import ArrayT
-from .._arrays.windows import fold as fold_windows
-from .._arrays.windows import windows
+from .._arrays.padding import border, fold_runs, pad
+from .._arrays.typing import ArrayT, Namespace
+from .._arrays.windows import fold_axis, windows
 from .._engines.dispatch import linear
 from .._engines.entry import public
 from .._spec.convolution import Convolution
@@ -173,11 +172,14 @@ def _unfolded(kernel: tuple[int, ...], params: Parameters, constant: bool, x: Ar
     if convolution.border:
         everything = tuple(slice(0, size) for size in (samples, channels, *convolution.bordered.size))
         x = border(x, everything, convolution.border, xp=xp)
-    read, axes = zip(*(axis.part(0, axis.out) for axis in convolution.bordered.axes), strict=True) if ndim else ((), ())
-    geometry = convolution.geometry.over(axes)
-    shape = (samples, channels, *geometry.kernel, *geometry.out)
-    columns: ArrayT = xp.empty(shape, dtype=x.dtype, device=device(x))
-    columns = put(columns, (...,), windows(pad(x[(..., *read)], geometry, xp=xp), geometry, xp=xp), xp=xp)
+    geometry = convolution.bordered
+    taps, positions, met = zip(*(axis.met() for axis in geometry.axes), strict=True) if ndim else ((), (), ())
+    columns: ArrayT = xp.zeros((samples, channels, *geometry.kernel, *geometry.out), dtype=x.dtype, device=device(x))
+    if None not in met:
+        read, axes = zip(*(axis.part(0, axis.out) for axis in met), strict=True) if ndim else ((), ())
+        part = geometry.over(axes)
+        seen = windows(pad(x[(..., *read)], part, xp=xp), part, xp=xp)
+        columns = put(columns, (..., *taps, *positions), seen, xp=xp)
     return xp.reshape(columns, (*layout.batch, channels * geometry.taps, geometry.positions))
 
 
@@ -194,11 +196,20 @@ def _folded(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, 
     dtype, logical = native(columns.dtype), is_bool(columns, xp=xp)
     work = xp.int32 if logical else accumulating(xp, dtype, working(xp, missing_dtypes(columns, xp=xp), dtype, dtype))
     columns = convert(columns, work, xp=xp)
-    if all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes):  # nothing would be added: perhaps a view
-        columns = xp.asarray(columns, dtype=work, device=device(columns), copy=True)
-    columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
-    x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)
-    if convolution.border:
-        x = fold_border(x, convolution.shape("x"), convolution.border, xp=xp)
+    x: ArrayT = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
+    own = False  # until something is added, it may be a view
+    for axis, row in zip(geometry.axes, convolution.rows, strict=True):
+        met = axis.met()[2]
+        own = own or met is None or min(met.kernel, met.out) > 1
+        x = fold_axis(x, axis, 1 + len(kernel), xp=xp)
+        if row.runs:  # at once: with the borders of all axes it might be many times as large
+            x = x if own else _copied(x, xp=xp)
+            x, own = fold_runs(x, 1 + len(kernel), row.runs, row.size, xp=xp), True
+    x = x if own else _copied(x, xp=xp)
     x = xp.not_equal(x, xp.zeros_like(x)) if logical else convert(x, dtype, xp=xp)
     return xp.reshape(x, (*batch, channels, *convolution.shape("x")[2:]))
+
+
+def _copied(x: ArrayT, *, xp: Namespace) -> ArrayT:
+    copy: ArrayT = xp.asarray(x, dtype=x.dtype, device=device(x), copy=True)
+    return copy

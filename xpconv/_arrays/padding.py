@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Generic
 
 from .._spec.convolution import Run
@@ -19,7 +18,17 @@ from .doors import add, conj, convert, flip, put
 from .namespace import missing_dtypes
 from .typing import ArrayT, Namespace
 
-__all__ = ["Operand", "border", "border_adjoint", "fold_border", "pad", "pad_adjoint", "pieces_of", "repeated"]
+__all__ = [
+    "Operand",
+    "border",
+    "border_adjoint",
+    "fold_border",
+    "fold_runs",
+    "pad",
+    "pad_adjoint",
+    "pieces_of",
+    "repeated",
+]
 
 Runs = Sequence[tuple[Run, ...] | None]
 
@@ -83,7 +92,7 @@ def _reach(runs: Sequence[Run]) -> slice:
     return slice(min(one.start for one in inputs), max(one.stop for one in inputs))
 
 
-def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) -> tuple[tuple[slice, ...], ArrayT]:
+def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) -> tuple[tuple[Any, ...], ArrayT]:
     """Which inputs a piece of the border, (n, c, *places), repeats; and what it adds to their gradient."""
     where = [slice(None), slice(None)]
     for i, run in enumerate(runs, 2):
@@ -93,28 +102,34 @@ def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) 
         elif run is not None and run.step == 0:
             dtype = piece.dtype if "int64" in missing_dtypes(piece, xp=xp) else None  # to sum integers in
             piece = convert(xp.sum(piece, axis=i, keepdims=True, dtype=dtype), piece.dtype, xp=xp)
-    return tuple(where), piece
+    return (*where, ...), piece
 
 
 def fold_border(bordered: ArrayT, shape: tuple[int, ...], runs: Runs, *, xp: Namespace) -> ArrayT:
-    """(n, c, *padded) -> (n, c, *size): the gradient of each place, added to that of the input which it holds.
+    """(n, c, *padded) -> (n, c, *size), axis by axis."""
+    for i, (axis, size) in enumerate(zip(runs, shape[2:], strict=True), 2):
+        bordered = bordered if axis is None else fold_runs(bordered, i, axis, size, xp=xp)
+    return bordered
+
+
+def fold_runs(bordered: ArrayT, along: int, runs: Sequence[Run], size: int, *, xp: Namespace) -> ArrayT:
+    """(..., padded, ...) -> (..., size, ...): the gradient of each place, added to that of the input which it holds.
 
     The sums take the memory of `bordered` where each input has a place of its own.
     """
-    inner = [  # of each axis with a border, the run that holds every input once
-        next((run for run in axis if run.inputs == slice(0, size) and run.step == 1), None) if axis else None
-        for axis, size in zip(runs, shape[2:], strict=True)
-    ]
-    if any(axis and own is None for axis, own in zip(runs, inner, strict=True)):  # some inputs are cropped
-        x: ArrayT = xp.zeros(shape, dtype=bordered.dtype, device=device(bordered))
-        inner = []
+    every: tuple[Any, ...] = (slice(None),) * along
+    # The run that holds every input once; there is none where some are cropped.
+    own = next((run for run in runs if run.inputs == slice(0, size) and run.step == 1), None)
+    if own is None:
+        shape = (*bordered.shape[:along], size, *bordered.shape[along + 1 :])
+        sums: ArrayT = xp.zeros(shape, dtype=bordered.dtype, device=device(bordered))
     else:
-        x = bordered[(..., *(slice(None) if own is None else own.places for own in inner))]
-    for each in product(*((None,) if axis is None else axis for axis in runs)):
-        if [*each] != inner:
-            places = (slice(None) if run is None else run.places for run in each)
-            x = add(x, *border_adjoint(bordered[(..., *places)], each, xp=xp), xp=xp)
-    return x
+        sums = bordered[(*every, own.places, ...)]
+    for run in runs:
+        if run is not own:
+            piece = bordered[(*every, run.places, ...)]
+            sums = add(sums, *border_adjoint(piece, (*(None,) * (along - 2), run), xp=xp), xp=xp)
+    return sums
 
 
 def pieces_of(runs: Sequence[Run], at: slice) -> list[Run]:
