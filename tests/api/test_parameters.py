@@ -462,6 +462,7 @@ def test_signatures_show_every_parameter(name):
         ("dilation", 1),
         ("groups", 1),
         ("padding_mode", "zeros"),
+        ("padding_value", 0.0),
         ("input_dilation", 1),
         ("flip", False),
         ("channel_axis", 1),

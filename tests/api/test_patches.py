@@ -370,7 +370,10 @@ PADDING = (
     "padding must be 'valid', 'same', 'same_lower', 'full', 'causal', an integer, or 2 integers or (lo, hi) pairs, "
     "one per spatial axis: got"
 )
-MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', 'symmetric', 'constant', or a sequence of 2 of them: got"
+MODES = (
+    "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', 'symmetric', 'constant', or a sequence "
+    "of 2 of them: got"
+)
 NO_FIT = (
     "the kernel must fit into the padded input: on spatial axis 0 it spans 6 (6 taps, dilation 1), "
     "the padded input has 5"
@@ -430,6 +433,16 @@ BAD = [
     (ValueError, f"{MODES} 'edge'", lambda: unfold(X, 2, padding_mode="edge")),
     (ValueError, f"{MODES} ('zeros',)", lambda: fold(C, (5, 6), 2, padding_mode=("zeros",))),
     (TypeError, f"{MODES} None", lambda: fold(C, (5, 6), 2, padding_mode=None)),
+    (
+        ValueError,
+        "padding_value must be a number that x's dtype has: got 2 for bool",
+        lambda: unfold(X > 0, 2, padding=1, padding_mode="constant", padding_value=2),
+    ),
+    (
+        ValueError,
+        "padding_value must be 0 where padding_mode is not 'constant': got 2, 'zeros'",
+        lambda: fold(C, (5, 6), 2, padding_value=2),
+    ),
     (
         ValueError,
         "padding_mode must be 'zeros' where there is nothing to repeat: got 'circular' on spatial axis 0",

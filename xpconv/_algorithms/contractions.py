@@ -100,13 +100,16 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     def lowered(part: Part) -> ArrayT:
         return weight_grad(plan.lowered(part.geometry, "w"), dy[part.y], x[part.x], xp=xp)
 
+    def in_the_whole(made: ArrayT) -> ArrayT:
+        return exact("w", basis, made, parts.geometry, xp=xp)
+
     def summed(some: Sequence[int]) -> ArrayT:
         """The sum over parts of the same weights."""
         geometry = parts[some[0]].geometry
         return _checked(
             "w",
             basis,
-            lambda: exact("w", basis, basis.ew_adjoint(_sum(product, parts, some), geometry, xp=xp), geometry, xp=xp),
+            lambda: in_the_whole(basis.ew_adjoint(_sum(product, parts, some), geometry, xp=xp)),
             lambda: _sum(lowered, parts, some),
             xp=xp,
         )

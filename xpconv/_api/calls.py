@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from .._algorithms.weight import Weight
 from .._arrays.doors import convert
-from .._arrays.dtypes import promoted
+from .._arrays.dtypes import holds
 from .._arrays.namespace import agree, is_floating, native
 from .._arrays.typing import ArrayT, Namespace
 from .._engines.dispatch import bias_grad, check_options, dispatch, only_bias
@@ -135,8 +135,7 @@ def _check(name: str, array: ArrayT, shape: Sequence[int], dtype: Any) -> None:
 
 def _check_bias(name: str, bias: ArrayT, problem: Problem, *, xp: Namespace) -> None:
     check_shape(name, bias.shape, (problem.out_channels,))
-    y = problem.dtypes.y
-    if bias.dtype not in problem.dtypes[:3] and promoted(xp, bias.dtype, y) != y:
+    if bias.dtype not in problem.dtypes[:3] and not holds(xp, problem.dtypes.y, bias.dtype):
         allowed = " or ".join(dict.fromkeys(map(str, problem.dtypes[:3])))
         raise TypeError(f"{name} must have dtype {allowed}: got {bias.dtype}")
 

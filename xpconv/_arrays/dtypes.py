@@ -15,7 +15,7 @@ __all__ = [
     "exact",
     "fitting",
     "gradient_dtype",
-    "promoted",
+    "holds",
     "real_dtype",
     "result_dtype",
     "working",
@@ -34,7 +34,7 @@ def result_dtype(xp: Any, wanted: Any, missing: frozenset[str], **dtypes: Any) -
     if wanted is not None:
         return _wanted(xp, wanted, missing, dtypes)
     (first, ours), (name, theirs) = dtypes.items()
-    found = promoted(xp, ours, theirs)
+    found = _promoted(xp, ours, theirs)
     if found is None or not has(xp, found, missing):
         raise TypeError(
             f"{first} and {name} must both be integers that one dtype holds, or both real or complex numbers, or go "
@@ -51,7 +51,7 @@ def gradient_dtype(xp: Any, wanted: Any, missing: frozenset[str], **dtypes: Any)
 
 
 @lru_cache
-def promoted(xp: Any, first: Any, second: Any) -> Any:
+def _promoted(xp: Any, first: Any, second: Any) -> Any:
     """The narrowest dtype that has the numbers of both, as the standard says; None for an integer with another kind."""
     first, second = native(first), native(second)
     if first == second:
@@ -72,6 +72,12 @@ def promoted(xp: Any, first: Any, second: Any) -> Any:
     return _named(xp, "float64" if wide else "float32")  # of two that have 16 bits each
 
 
+def holds(xp: Any, wide: Any, dtype: Any) -> bool:
+    """Whether a dtype is what it and another are promoted to."""
+    found = _promoted(xp, wide, dtype)
+    return found is not None and bool(found == wide)  # to NumPy, None is a dtype, too
+
+
 def _wanted(xp: Any, wanted: Any, missing: frozenset[str], dtypes: dict[str, Any], gradient: bool = False) -> Any:
     """The dtype that a user asks for, if the operands' convert to it without loss; integers to any other kind."""
     given = wanted
@@ -88,10 +94,10 @@ def _wanted(xp: Any, wanted: Any, missing: frozenset[str], dtypes: dict[str, Any
     real = is_complex(wanted, xp=xp) < complexes and not gradient
     for name, dtype in dtypes.items():
         integers = is_kind(xp, wanted, "integral") and not is_kind(xp, dtype, "integral")
-        if integers or real or is_complex(wanted, xp=xp) > complexes:
-            raise TypeError(f"dtype must be of the kind of {name}'s: got {wanted} for {dtype}")
-        if not gradient and not _holds(xp, wanted, native(dtype)):
-            raise TypeError(f"dtype must hold all numbers of {name}'s: got {wanted} for {dtype}")
+        other = integers or real or is_complex(wanted, xp=xp) > complexes
+        if other or not (gradient or _holds(xp, wanted, native(dtype))):
+            lossless = "" if gradient else " and hold all its numbers"
+            raise TypeError(f"dtype must be of the kind of {name}'s{lossless}: got {wanted} for {dtype}")
     return wanted
 
 
