@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 from .._algorithms.weight import Weight
 from .._arrays.doors import convert
-from .._arrays.dtypes import holds
-from .._arrays.namespace import agree, is_floating, native
+from .._arrays.dtypes import accumulating, holds
+from .._arrays.namespace import agree, native
 from .._arrays.typing import ArrayT, Namespace
 from .._engines.dispatch import bias_grad, check_options, dispatch, only_bias
 from .._engines.problem import Problem, Transposed
@@ -111,8 +111,7 @@ def _tangent(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Pro
         ty = dispatch(problem if tx is None else problem.linear, *operands, tbias, xp=xp)
     else:  # rounded once, after the sum
         dtypes = problem.dtypes
-        exact = dtypes.mixed or not is_floating(dtypes.y, xp=xp)
-        wide = problem if exact else problem.with_dtype(dtypes.compute)
+        wide = problem if dtypes.mixed else problem.with_dtype(accumulating(xp, dtypes.y, dtypes.compute))
         ty = xp.add(dispatch(wide.linear, tx, weight, tbias, xp=xp), dispatch(wide, x, tweight, xp=xp))
         ty = convert(ty, dtypes.y, xp=xp)
     return ty
