@@ -40,6 +40,7 @@ PARAMETERS = (
     "dilation",
     "groups",
     "padding_mode",
+    "padding_value",
     "input_dilation",
     "flip",
     "channel_axis",
@@ -100,6 +101,10 @@ def test_the_librarys_own_default_dtype(backend):
         (lambda: Conv2d(2, 4, (1, 3), bias=False), (2, 5, 4)),  # without a batch
         (lambda: Conv3d(1, 2, 2), (2, 1, 3, 4, 3)),
         (lambda: Conv2d(2, 4, 3, 2, 3, padding_mode=("reflect", "circular"), groups=2), (2, 2, 5, 4)),
+        (
+            lambda: Conv2d(2, 4, 3, padding=2, padding_mode=("constant", "symmetric"), padding_value=2.0, groups=2),
+            (2, 2, 5, 4),
+        ),
         (lambda: Conv2d(2, 3, (2, 3), padding=1, input_dilation=(2, 3), flip=True), (2, 2, 4, 3)),
         (lambda: Conv2d(2, 3, 3, padding="causal", dilation=2, channel_axis=-1), (2, 5, 4, 2)),
         (lambda: Conv1d(2, 3, 3, padding="full", channel_axis=0, bias=False), (2, 4, 3, 5)),

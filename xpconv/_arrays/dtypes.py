@@ -127,9 +127,7 @@ def fitting(xp: Any, value: complex, dtype: Any) -> complex:
     else:
         largest = float(xp.finfo(xp.float32 if is_bfloat16(dtype) else real_dtype(dtype, xp=xp)).max)
         fits = is_complex(dtype, xp=xp) or not isinstance(value, complex)
-        fits = fits and all(
-            abs(part) <= largest or not -math.inf < part < math.inf for part in (value.real, value.imag)
-        )
+        fits = fits and all(abs(part) <= largest or not math.isfinite(part) for part in (value.real, value.imag))
         made = (complex(value) if is_complex(dtype, xp=xp) else float(value.real)) if fits else 0
     if not fits:
         raise ValueError(f"padding_value must be a number that x's dtype has: got {value!r} for {dtype}")
@@ -170,9 +168,7 @@ def _of_gradient(xp: Any, operand: Any, y: Any) -> Any:
 def working(xp: Any, missing: frozenset[str], *dtypes: Any) -> Any:
     """The dtype to multiply the first two in, and to add products in: exact for integers, of 32 bits or more."""
     dtypes = tuple(map(native, dtypes))
-    floating = [
-        dtype for dtype in dtypes if not is_kind(xp, dtype, "integral")
-    ]  # in which integers are exact, or rounded
+    floating = [dtype for dtype in dtypes if not is_kind(xp, dtype, "integral")]  # integers become such, where any is
     if not floating:
         bits = [xp.iinfo(dtype).bits for dtype in dtypes]
         if max(bits[:2]) == 8 and max(bits) <= 32 and "float64" not in missing:
