@@ -25,6 +25,7 @@ from xpconv import (
     options,
     unfold,
 )
+from xpconv._algorithms import contractions
 from xpconv._arrays.doors import integer_product
 
 BITS = {"float16": 11, "bfloat16": 8}  # of the significand
@@ -660,6 +661,31 @@ def test_the_other_byte_order_is_converted_part_by_part(rng):
         tracemalloc.stop()
     assert most < y.nbytes + 2**20 + 2**17
     np.testing.assert_array_equal(again, y)
+
+
+@pytest.mark.parametrize("method", ["lowering", "fft", "banded"])
+def test_products_are_of_native_numbers(rng, monkeypatch, method):
+    """BLAS has no others, and NumPy multiplies those by itself."""
+    multiplied = []
+
+    def noted(function):
+        def call(*args, **kwargs):
+            multiplied.extend(one.dtype for one in args if isinstance(one, np.ndarray))
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("matmul", "multiplied_into"):
+        monkeypatch.setattr(contractions, name, noted(getattr(contractions, name)))
+    dy, x, w = (draw(rng, shape, "float32") for shape in ((2, 3, 8, 8), (2, 4, 10, 10), (3, 4, 3, 3)))
+    for swapped in range(3):
+        operands = [one.astype(">f4") if i == swapped else one for i, one in enumerate((dy, x, w))]
+        with options(method=method):
+            conv(*operands[1:])
+            conv_backward(*operands)
+            conv_jvp(operands[1], operands[2], None, x, w)
+    assert len(multiplied) > 20
+    assert all(dtype.isnative for dtype in multiplied)
 
 
 def test_a_dtype_in_the_other_byte_order_is_the_native_one():
