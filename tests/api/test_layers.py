@@ -50,7 +50,7 @@ PARAMETERS = (
 def test_defaults_are_the_seeds():
     layer = Conv()
     assert layer.weight.shape == (1, 1, 2, 2)
-    assert [getattr(layer, name) for name in PARAMETERS] == [1, 0, 1, 1, "zeros", 1, False, 1]
+    assert [getattr(layer, name) for name in PARAMETERS] == [1, 0, 1, 1, "zeros", 0.0, 1, False, 1]
     np.testing.assert_array_equal(layer.bias, [0.0])
     assert layer.dweight is None
     assert layer.dbias is None
