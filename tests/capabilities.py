@@ -118,6 +118,29 @@ def of_dtype(*names: str) -> Callable[[str], None]:
     return check
 
 
+def several_dtypes(library: str) -> None:
+    wide = W.astype("float64")
+    y = xpconv.conv(X, wide, groups=2)
+    same(library, xpconv.conv, X, wide, groups=2)
+    same(library, xpconv.conv_backward, y, X, wide, groups=2)
+    picture = np.trunc(9 * np.abs(X)).astype("uint8")
+    dtype = array_api_compat.array_namespace(array(library, X)).float32
+    y = xpconv.conv(array(library, picture), array(library, W), groups=2, dtype=dtype)
+    np.testing.assert_allclose(values(y), xpconv.conv(picture.astype("float32"), W, groups=2), rtol=1e-4, atol=1e-4)
+
+
+def other_byte_order(library: str) -> None:
+    same(library, xpconv.conv, X.astype(">f4"), W.astype(">f4"), B.astype(">f4"), groups=2)
+
+
+def borders(library: str) -> None:
+    for mode in ("reflect", "symmetric", "replicate", "circular", "constant"):
+        said = {"padding": (3, 12), "padding_mode": mode, "padding_value": 2.0 * (mode == "constant"), "groups": 2}
+        y = xpconv.conv(X, W, **said)
+        same(library, xpconv.conv, X, W, **said)
+        same(library, xpconv.conv_backward, y, X, W, **said)
+
+
 def explained(library: str) -> None:
     assert "forward" in str(xpconv.explain(array(library, X), array(library, W), groups=2))
 
@@ -235,11 +258,14 @@ TRANSFORMS = ("numpy", "cupy", "dask", "array_api_strict")  # have none
 FEATURES = [
     Feature("every function, with the values it has for NumPy", every_function, {}),
     Feature("layers", layers, {}),
+    Feature("borders of every padding mode", borders, {}),
     Feature("complex numbers", of_dtype("complex64"), {}),
     Feature("integers, exact", of_dtype("int8", "uint8", "int16", "int32", "int64"), {}),
     Feature("unsigned integers of more than 8 bits", of_dtype("uint16", "uint32", "uint64"), {}),
     Feature("float16", of_dtype("float16"), {}, ("array_api_strict",)),
     Feature("bfloat16", of_dtype("bfloat16"), {}, ("array_api_strict",)),
+    Feature("float32 with float64, integers with a floating kernel", several_dtypes, {}),
+    Feature("arrays in the other byte order", other_byte_order, {}, ("cupy", "torch", "jax", "array_api_strict")),
     Feature(
         "`explain`",
         explained,

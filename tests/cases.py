@@ -29,6 +29,7 @@ class Case(NamedTuple):
     padding_mode: str | tuple[str, ...] = "zeros"
     input_dilation: Any = None
     flip: bool = False
+    padding_value: complex = 0.0
 
     @property
     def ndim(self):
@@ -45,7 +46,7 @@ class Case(NamedTuple):
 
     @property
     def parameters(self):
-        said = {name: getattr(self, name) for name in ("padding", "groups", "padding_mode", "flip")}
+        said = {name: getattr(self, name) for name in ("padding", "groups", "padding_mode", "padding_value", "flip")}
         several = {name: getattr(self, name) for name in ("stride", "dilation", "input_dilation")}
         return {**said, **{name: value for name, value in several.items() if value is not None}}
 
@@ -85,6 +86,7 @@ class Case(NamedTuple):
             modes=per_axis(self.padding_mode, self.ndim),
             spread=self.each(self.input_dilation),
             flip=self.flip,
+            value=self.padding_value,
         )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-PAD = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}  # what NumPy calls them
+PAD = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}  # what NumPy calls them
 
 
 class Sums(NamedTuple):
@@ -18,12 +18,13 @@ class Sums(NamedTuple):
 
 
 def contract(
-    dy, x, w, bias=None, *, stride, lo, dilation, groups=1, hi=None, modes=None, spread=None, flip=False
+    dy, x, w, bias=None, *, stride, lo, dilation, groups=1, hi=None, modes=None, spread=None, flip=False, value=0
 ) -> Sums:
     """All contractions of T(dy, x, w) at once; stride, lo and so on are one per axis.
 
-    Beyond x all is zero, or what `modes` say, then with as much after each axis as `hi` says. Where x is spread, only
-    every `spread`-th place is an input, the others are zero. With `flip`, all is said of the weight turned around.
+    Beyond x all is zero, or what `modes` say, then with as much after each axis as `hi` says; "constant" is `value`.
+    Where x is spread, only every `spread`-th place is an input, the others are zero. With `flip`, all is said of the
+    weight turned around.
     """
     taps = tuple(range(2, w.ndim))
     w = np.flip(w, taps) if flip else w
@@ -42,8 +43,11 @@ def contract(
         group = o // outputs
         for j, c, t in product(np.ndindex(dy.shape[2:]), range(inputs), np.ndindex(w.shape[2:])):
             i = tuple(at.get(s * j_ + d * t_) for at, s, j_, d, t_ in zip(places, stride, j, dilation, t, strict=True))
-            if None not in i:
-                at_y, at_x, at_w = (n, o, *j), (n, group * inputs + c, *i), (o, c, *t)
+            at_y, at_x, at_w = (n, o, *j), (n, group * inputs + c, *i), (o, c, *t)
+            if "constant" in i and None not in i:
+                y[at_y] += value * w[at_w]
+                dw[at_w] += dy[at_y] * np.conj(value)
+            elif None not in i:
                 y[at_y] += x[at_x] * w[at_w]
                 dx[at_x] += dy[at_y] * np.conj(w[at_w])
                 dw[at_w] += dy[at_y] * np.conj(x[at_x])
@@ -71,6 +75,8 @@ def _places(size, lo, hi, mode, spread):
     if mode == "zeros":
         return {spread * i + lo: i for i in range(size)}
     assert spread == 1
+    if mode == "constant":
+        return {i + lo: i if 0 <= i < size else mode for i in range(-lo, size + hi)}
     cropped = np.arange(size)[max(-lo, 0) : size - max(-hi, 0)]
     before, after = (np.pad(np.arange(size), (max(lo, 0), max(hi, 0)), PAD[mode])[s] for s in _sides(lo, hi))
     return dict(enumerate([*before, *cropped, *after]))

@@ -30,6 +30,11 @@ CASES = {
     "three axes": ((1, 4, 24, 24, 24), (4, 4, 3, 3, 3), {"padding": 1}),
     "dilated": ((1, 16, 72, 72), (16, 16, 3, 3), {"dilation": 12, "padding": 12}),
     "a border": ((2, 16, 64, 64), (16, 16, 3, 3), {"padding": 2, "padding_mode": "reflect"}),
+    "a constant border": (
+        (2, 16, 64, 64),
+        (16, 16, 3, 3),
+        {"padding": 2, "padding_mode": "constant", "padding_value": 1.0},
+    ),
     "one tap": ((2, 96, 40, 40), (96, 96, 1, 1), {}),
 }
 LONG = [name for name in CASES if "kernel" in name or "long" in name]

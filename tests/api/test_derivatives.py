@@ -329,11 +329,11 @@ ERRORS = [
     (TypeError, "tx must have dtype float64: got complex128", lambda: conv_jvp(X + 0j, None, None, X, W)),
     (TypeError, "tx must have dtype complex128: got float64", lambda: conv_jvp(X, None, None, X + 0j, W)),
     (TypeError, "tweight must have dtype float64: got int64", lambda: conv_jvp(X, W.astype("int64"), None, X, W)),
-    (TypeError, "tbias must have dtype float64: got float32", lambda: conv_jvp(X, W, B.astype(SINGLE), X, W)),
+    (TypeError, "tbias must have dtype float64: got int64", lambda: conv_jvp(X, W, B.astype("int64"), X, W)),
     (
         TypeError,
-        "tbias must have dtype complex128 or float64: got float32",
-        lambda: conv_jvp(None, None, B.astype(SINGLE), X + 0j, W),
+        "tbias must have dtype complex128 or float64: got int64",
+        lambda: conv_jvp(None, None, B.astype("int64"), X + 0j, W),
     ),
     (
         TypeError,
@@ -422,8 +422,8 @@ ERRORS = [
     ),
     (
         TypeError,
-        "ddbias must have dtype float64: got float32",
-        lambda: conv_transpose_double_backward(None, None, B.astype(SINGLE), DY, XT, WT),
+        "ddbias must have dtype float64: got int64",
+        lambda: conv_transpose_double_backward(None, None, B.astype("int64"), DY, XT, WT),
     ),
     (
         ValueError,

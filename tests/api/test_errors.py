@@ -27,12 +27,20 @@ PLAIN = "must be a plain array of a library that speaks the Array API: got"
 NUMBERS = "must be of real or complex numbers of 16, 32 or 64 bits, or of integers: got"
 BOOL = "; convert it first, to float32 for weighted sums or to int32 for counts"
 ONE_DTYPE = (
-    "must have one dtype, or be real and complex numbers of one precision, or go with a dtype for the result: got"
+    "must both be integers that one dtype holds, or both real or complex numbers, or go with a dtype for the result: "
+    "got"
 )
 RANK = "axes (channels, 2 spatial; any number for the batch before them): got"
-FOLD = "columns, output_size, kernel_size, stride, padding, dilation, padding_mode"
-NAMES = "x, weight, bias, stride, padding, dilation, groups, padding_mode, input_dilation, flip, channel_axis, dtype, per_sample"
-MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', or a sequence of 2 of them: got"
+FOLD = "columns, output_size, kernel_size, stride, padding, dilation, padding_mode, padding_value"
+NAMES = (
+    "x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, input_dilation, flip, "
+    "channel_axis, dtype, per_sample"
+)
+MODES = (
+    "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', 'symmetric', 'constant', or a sequence "
+    "of 2 of them: got"
+)
+CONSTANT = {"padding": 1, "padding_mode": "constant"}
 CHANNELS = "channel_axis must be an integer from -4 to 3: got"
 LIBRARY = "dtype must be one for numbers, of the operands' library: got"
 LOSSLESS = "and hold all its numbers: got"
@@ -128,39 +136,34 @@ BAD_ARRAYS = [
     (TypeError, f"x {NUMBERS} <U1", lambda: conv(X.astype("U1"), W)),
     (TypeError, f"weight {NUMBERS} datetime64[s]", lambda: conv(X, W.astype("int64").astype("M8[s]"))),
     (TypeError, f"x {NUMBERS} torch.float8_e5m2", lambda: conv(*(torch.ones(1, 1, 2).to(torch.float8_e5m2),) * 2)),
-    (TypeError, f"x and weight {ONE_DTYPE} float64 and float32", lambda: conv(X, W.astype("float32"))),
-    (TypeError, f"x and weight {ONE_DTYPE} float32 and float64", lambda: conv(X.astype("float32"), W)),
-    (TypeError, f"x and weight {ONE_DTYPE} float32 and complex128", lambda: conv(X.astype("float32"), W + 0j)),
-    (TypeError, f"x and weight {ONE_DTYPE} complex64 and float64", lambda: conv(X.astype("complex64"), W)),
     (TypeError, f"x and weight {ONE_DTYPE} float64 and int64", lambda: conv(X, W.astype("int64"))),
-    (TypeError, f"x and weight {ONE_DTYPE} int8 and uint8", lambda: conv(X.astype("int8"), W.astype("uint8"))),
+    (TypeError, f"x and weight {ONE_DTYPE} int8 and uint64", lambda: conv(X.astype("int8"), W.astype("uint64"))),
     (
         TypeError,
-        f"x and weight {ONE_DTYPE} float16 and complex64",
-        lambda: conv(X.astype("float16"), W.astype("complex64")),
+        f"dy and weight {ONE_DTYPE} float32 and int8",
+        lambda: conv_input_grad(DY.astype("float32"), W.astype("int8"), input_size=(5, 6)),
     ),
     (
         TypeError,
-        f"dy and weight {ONE_DTYPE} float32 and float64",
-        lambda: conv_input_grad(DY.astype("float32"), W, input_size=(5, 6)),
-    ),
-    (
-        TypeError,
-        f"dy and x {ONE_DTYPE} float64 and float32",
-        lambda: conv_weight_grad(DY, X.astype("float32"), kernel_size=(3, 3)),
+        f"dy and x {ONE_DTYPE} float64 and uint8",
+        lambda: conv_weight_grad(DY, X.astype("uint8"), kernel_size=(3, 3)),
     ),
     (TypeError, "bias must have dtype float64: got int64", lambda: conv(X, W, np.zeros(4, dtype="int64"))),
-    (TypeError, "bias must have dtype float64: got float32", lambda: conv(X, W, np.zeros(4, dtype="float32"))),
+    (
+        TypeError,
+        "bias must have dtype float32: got float64",
+        lambda: conv(X.astype("float32"), W.astype("float32"), np.zeros(4)),
+    ),
     (TypeError, "bias must have dtype float64: got complex128", lambda: conv(X, W, np.zeros(4) + 0j)),
     (
         TypeError,
-        "bias must have dtype float64 or complex128: got complex64",
-        lambda: conv(X, W + 0j, np.zeros(4, dtype="complex64")),
+        "bias must have dtype float32 or complex64: got float64",
+        lambda: conv(X.astype("float32"), W.astype("complex64"), np.zeros(4)),
     ),
     (
         TypeError,
-        "bias must have dtype int8 or int32: got int16",
-        lambda: conv(X.astype("int8"), W.astype("int8"), np.zeros(4, dtype="int16"), dtype="int32"),
+        "bias must have dtype int8 or int32: got uint32",
+        lambda: conv(X.astype("int8"), W.astype("int8"), np.zeros(4, dtype="uint32"), dtype="int32"),
     ),
     (TypeError, "dy must have dtype float64: got float32", lambda: conv_backward(DY.astype("float32"), X, W)),
     (TypeError, "dy must have dtype complex128: got float64", lambda: conv_backward(DY, X, W + 0j)),
@@ -477,6 +480,57 @@ BAD_PARAMETERS = [
         (TypeError, f"{CHANNELS} {axis!r}", lambda axis=axis: conv(X, W, channel_axis=axis))
         for axis in (1.0, True, None, "last", (1,))
     ),
+    (
+        ValueError,
+        "padding_value must be 0 where padding_mode is not 'constant': got 2.5, 'zeros'",
+        lambda: conv(X, W, padding=1, padding_value=2.5),
+    ),
+    (
+        ValueError,
+        "padding_value must be 0 where padding_mode is not 'constant': got 1, ('zeros', 'symmetric')",
+        lambda: conv_transpose(DY, W, padding=1, padding_mode=("zeros", "symmetric"), padding_value=1),
+    ),
+    *(
+        (
+            TypeError,
+            f"padding_value must be a number: got {value!r}",
+            lambda value=value: conv(X, W, padding_value=value),
+        )
+        for value in (None, "0", True, (1, 2), [0.0])
+    ),
+    (
+        TypeError,
+        "padding_value must be a number: got tensor(1.)",
+        lambda: conv(torch.ones(1, 1, 2), torch.ones(1, 1, 2), padding_value=torch.tensor(1.0), **CONSTANT),
+    ),
+    *(
+        (
+            ValueError,
+            f"padding_value must be a number that x's dtype has: got {value!r} for {dtype}",
+            lambda value=value, dtype=dtype: conv(X.astype(dtype), W.astype(dtype), padding_value=value, **CONSTANT),
+        )
+        for value, dtype in (
+            (1j, "float64"),
+            (1e39, "float32"),
+            (-1e39, "complex64"),
+            (70000, "float16"),
+            (256, "uint8"),
+            (-1, "uint8"),
+            (0.5, "int8"),
+            (float("nan"), "int64"),
+            (float("inf"), "int64"),
+        )
+    ),
+    (
+        ValueError,
+        "padding_value must be a number that x's dtype has: got 3j for float64",
+        lambda: conv_weight_grad(DY, X, kernel_size=(3, 3), padding_value=3j, **CONSTANT),
+    ),
+    (
+        ValueError,
+        "padding_mode must be 'zeros' where input_dilation is not 1: got 'constant' on spatial axis 0",
+        lambda: conv(X, W, input_dilation=2, padding_value=3, **CONSTANT),
+    ),
     (ValueError, f"input_dilation {AXES} 0", lambda: conv(X, W, input_dilation=0)),
     (ValueError, f"input_dilation {AXES} (2,)", lambda: conv(X, W, input_dilation=(2,))),
     (TypeError, f"input_dilation {AXES} 1.5", lambda: conv_backward(DY, X, W, input_dilation=1.5)),
@@ -523,8 +577,8 @@ BAD_PARAMETERS = [
     ),
     (
         TypeError,
-        f"dtype must be of the kind of x's {LOSSLESS} float64 for int8",
-        lambda: conv(X.astype("int8"), W.astype("int8"), dtype="float64"),
+        f"dtype must be of the kind of x's {LOSSLESS} complex64 for int8",
+        lambda: conv(X.astype("int8"), W.astype("float32"), dtype="complex64"),
     ),
     (
         TypeError,
@@ -538,12 +592,12 @@ BAD_PARAMETERS = [
     ),
     (
         TypeError,
-        f"dtype must be of the kind of dy's {LOSSLESS} float32 for float64",
-        lambda: conv_input_grad(DY, W, input_size=(5, 6), dtype="float32"),
+        "dtype must be of the kind of dy's: got complex128 for float64",
+        lambda: conv_input_grad(DY, W, input_size=(5, 6), dtype="complex128"),
     ),
     (
         TypeError,
-        f"dtype must be of the kind of dy's {LOSSLESS} int64 for float64",
+        "dtype must be of the kind of dy's: got int64 for float64",
         lambda: conv_weight_grad(DY, X, kernel_size=(3, 3), dtype="int64"),
     ),
     (

@@ -38,16 +38,17 @@ PLAIN = "must be a plain array of a library that speaks the Array API: got"
 TOO_LARGE = "must lead to an array of less than 2**63 bytes: got one of shape"
 OWN = (
     "in_channels, out_channels, kernel_size, stride, padding, bias, rng, xp, dtype, device, dilation, groups, "
-    "padding_mode, input_dilation, flip, channel_axis"
+    "padding_mode, padding_value, input_dilation, flip, channel_axis"
 )
 KEYS = "state must have the keys 'weight' and 'bias'"
-MODES = "'zeros', 'reflect', 'replicate', 'circular'"
+MODES = "'zeros', 'reflect', 'replicate', 'circular', 'symmetric', 'constant'"
 PARAMETERS = (
     "stride",
     "padding",
     "dilation",
     "groups",
     "padding_mode",
+    "padding_value",
     "input_dilation",
     "flip",
     "channel_axis",
@@ -57,7 +58,7 @@ PARAMETERS = (
 def test_defaults_are_the_seeds():
     layer = Conv()
     assert layer.weight.shape == (1, 1, 2, 2)
-    assert [getattr(layer, name) for name in PARAMETERS] == [1, 0, 1, 1, "zeros", 1, False, 1]
+    assert [getattr(layer, name) for name in PARAMETERS] == [1, 0, 1, 1, "zeros", 0.0, 1, False, 1]
     np.testing.assert_array_equal(layer.bias, [0.0])
     assert layer.dweight is None
     assert layer.dbias is None
@@ -113,6 +114,10 @@ def test_the_librarys_own_default_dtype(backend):
         (lambda: Conv2d(2, 4, (1, 3), bias=False), (2, 5, 4)),  # without a batch
         (lambda: Conv3d(1, 2, 2), (2, 1, 3, 4, 3)),
         (lambda: Conv2d(2, 4, 3, 2, 3, padding_mode=("reflect", "circular"), groups=2), (2, 2, 5, 4)),
+        (
+            lambda: Conv2d(2, 4, 3, padding=2, padding_mode=("constant", "symmetric"), padding_value=2.0, groups=2),
+            (2, 2, 5, 4),
+        ),
         (lambda: Conv2d(2, 3, (2, 3), padding=1, input_dilation=(2, 3), flip=True), (2, 2, 4, 3)),
         (lambda: Conv2d(2, 3, 3, padding="causal", dilation=2, channel_axis=-1), (2, 5, 4, 2)),
         (lambda: Conv1d(2, 3, 3, padding="full", channel_axis=0, bias=False), (2, 4, 3, 5)),

@@ -17,9 +17,20 @@ from hypothesis import strategies as st
 from support import assert_within, draw, whole_numbers
 
 import xpconv
-from xpconv import conv, conv_backward, conv_input_grad, conv_output_size, conv_weight_grad, options
+from xpconv import (
+    conv,
+    conv_backward,
+    conv_double_backward,
+    conv_input_grad,
+    conv_jvp,
+    conv_output_size,
+    conv_transpose,
+    conv_transpose_backward,
+    conv_weight_grad,
+    options,
+)
 
-MODES = ("zeros", "reflect", "replicate", "circular")
+MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 TORCH = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 PROMISED = {"float32": 2e-5, "complex64": 2e-5}  # of the largest result; 1e-13 for the wide ones
 
@@ -94,6 +105,26 @@ MODE_CASES = {
     ),
     "mixed with zeros": Case((2, 2, 4, 3), (2, 2, 3, 3), 2, padding_mode=("zeros", "circular")),
     "mixed, cropped": Case((1, 2, 5, 4), (2, 2, 2, 3), ((-1, 4), (3, -1)), padding_mode=("reflect", "circular")),
+    "a constant": Case((2, 2, 5), (3, 2, 3), 2, padding_mode="constant", padding_value=3),
+    "constants of two axes": Case(
+        (2, 2, 4, 3), (2, 2, 3, 2), ((1, 7), (3, 0)), padding_mode="constant", padding_value=-2, stride=(2, 1)
+    ),
+    "a constant, zeros, the edge": Case(
+        (1, 2, 3, 2, 3),
+        (2, 1, 2, 2, 3),
+        ((1, 2), (3, 0), (0, 4)),
+        groups=2,
+        padding_mode=("constant", "zeros", "symmetric"),
+        padding_value=5,
+        flip=True,
+    ),
+    "a constant before, cropped after": Case(
+        (1, 2, 6), (2, 2, 2), ((3, -2),), padding_mode="constant", padding_value=4
+    ),
+    "all cropped but a constant": Case((1, 2, 3), (2, 2, 2), ((6, -3),), padding_mode="constant", padding_value=4),
+    "a constant around nothing": Case(
+        (2, 2, 0, 2), (2, 2, 2, 3), ((1, 2), (2, 1)), padding_mode=("constant", "reflect"), padding_value=4
+    ),
     "a list of modes": Case((1, 2, 4), (2, 2, 3), 1, padding_mode=("replicate",)),
     "with a stride": Case((2, 2, 7, 5), (2, 2, 3, 2), 3, stride=(2, 3), padding_mode=("reflect", "replicate")),
     "with a stride that skips": Case((1, 1, 3), (2, 1, 1), 5, stride=(4,), padding_mode="circular"),
@@ -232,6 +263,89 @@ def test_modes_are_those_of_np_pad(backend, rng, mode, size, pairs):
             y = backend.numpy(conv(backend.array(x), backend.array(w), **bordered))
             windows = np.lib.stride_tricks.sliding_window_view(padded, 2, axis=2)
             np.testing.assert_array_equal(y, np.einsum("ncjt,oct->noj", windows, w))
+
+
+@pytest.mark.parametrize("method", ["lowering", "fft"])
+@pytest.mark.parametrize(
+    ("x_dtype", "w_dtype", "value"),
+    [("complex128", "complex128", 2 - 1j), ("complex64", "float32", 1 + 3j), ("float64", "complex128", -3.0)],
+)
+def test_a_constant_of_complex_numbers(backend, rng, x_dtype, w_dtype, value, method):
+    """Its conjugate in the weight's gradient; each part of it with that part of x."""
+    case = Case((2, 2, 4, 3), (2, 2, 3, 2), ((1, 2), 1), padding_mode="constant", padding_value=value)
+    dtypes = np.result_type(x_dtype, w_dtype), x_dtype, w_dtype
+    dy, x, w = (whole_numbers(rng, shape, dtype) for shape, dtype in zip(case.shapes, dtypes, strict=False))
+    expected = case.expected(dy, x, w)
+    with options(method=method):
+        y = backend.numpy(conv(backend.array(x), backend.array(w), **case.parameters))
+        dx, dw, _ = map(backend.numpy, conv_backward(*map(backend.array, (dy, x, w)), **case.parameters))
+    for ours, values, dtype in zip((y, dx, dw), expected, dtypes, strict=False):
+        assert ours.dtype == np.dtype(dtype)
+        same(ours, values.astype(dtype), method)
+
+
+@pytest.mark.parametrize("value", [np.float32(2.0), np.int64(2), 2, 2.0])
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "int8", "uint8", "int64"])
+def test_a_padding_value_of_any_kind_of_number(backend, dtype, value):
+    x, w = (backend.array(np.ones((1, 1, 2), dtype=dtype)) for _ in range(2))
+    y = backend.numpy(conv(x, w, padding=1, padding_mode="constant", padding_value=value))
+    assert y.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(y, [[[3, 2, 3]]])
+
+
+def test_a_constant_of_zero_is_zeros(backend, rng):
+    x, w = (backend.array(whole_numbers(rng, shape)) for shape in ((2, 2, 4), (3, 2, 3)))
+    said = {"padding": 2, "input_dilation": 3}
+    y = conv(x, w, padding_mode="constant", **said)
+    np.testing.assert_array_equal(backend.numpy(y), backend.numpy(conv(x, w, **said)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_constant_that_is_not_finite_is_where_it_is_seen(backend, rng, value):
+    x, w = rng.standard_normal((1, 1, 40, 40)), rng.standard_normal((1, 1, 3, 3))
+    for method in ("auto", "fft", "winograd", "lowering"):
+        with options(method=method), np.errstate(invalid="ignore"):
+            y = conv(backend.array(x), backend.array(w), padding=1, padding_mode="constant", padding_value=value)
+        if backend.can_look or method == "lowering":
+            np.testing.assert_array_equal(np.isfinite(backend.numpy(y)[0, 0, 1:-1, 1:-1]), True)
+        assert not np.isfinite(backend.numpy(y)[0, 0, 0]).any()
+
+
+def test_a_constant_does_not_change_with_the_input(backend, rng):
+    """Derivatives are those of the linear part, in which it is zero."""
+    x, w, dy = (whole_numbers(rng, shape) for shape in ((2, 2, 5), (3, 2, 3), (2, 3, 7)))
+    tx, tw = whole_numbers(rng, x.shape), whole_numbers(rng, w.shape)
+    said = {"padding": 2, "padding_mode": "constant"}
+    dy, x, w, tx, tw = map(backend.array, (dy, x, w, tx, tw))
+    with options(method="lowering"), backend.here():
+        ty = conv_jvp(tx, tw, None, x, w, padding_value=7, **said)
+        expected = conv(tx, w, padding=2) + conv(x, tw, padding_value=7, **said)
+        np.testing.assert_array_equal(backend.numpy(ty), backend.numpy(expected))
+        ty = conv_jvp(tx, None, None, x, w, padding_value=7, **said)
+        np.testing.assert_array_equal(backend.numpy(ty), backend.numpy(conv(tx, w, padding=2)))
+        ddy, dx, dw = conv_double_backward(tx, tw, None, dy, x, w, padding_value=7, **said)
+        np.testing.assert_array_equal(backend.numpy(ddy), backend.numpy(expected))
+        ours = conv_input_grad(dy, tw, input_size=5, padding=2)
+        np.testing.assert_array_equal(backend.numpy(dx), backend.numpy(ours))
+        ours = conv_weight_grad(dy, tx, kernel_size=(3,), padding=2)
+        np.testing.assert_array_equal(backend.numpy(dw), backend.numpy(ours))
+        for transposed in (conv_transpose, lambda x, w, **said: conv_transpose_backward(dx, x, w, **said).dx):
+            ours = transposed(dy, w, padding_value=7, **said)
+            np.testing.assert_array_equal(backend.numpy(ours), backend.numpy(transposed(dy, w, padding=2)))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "mirror", "reflect", "wrap", "grid-wrap", "grid-constant", "constant"])
+@pytest.mark.parametrize("shape", [(7, 9), (2, 3)])
+def test_borders_of_scipy_ndimage(backend, rng, mode, shape):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    ours = {"nearest": "replicate", "mirror": "reflect", "reflect": "symmetric", "wrap": "circular"}
+    ours |= {"grid-wrap": "circular", "grid-constant": "constant", "constant": "constant"}
+    said = {"padding_mode": ours[mode], "padding_value": 2.5 if "constant" in mode else 0.0, "padding": "same"}
+    image, kernel = whole_numbers(rng, shape), whole_numbers(rng, (5, 3))
+    expected = ndimage.correlate(image, kernel, mode=mode, cval=2.5)
+    with options(method="lowering"):
+        y = backend.numpy(conv(backend.array(image[None]), backend.array(kernel[None, None]), **said))
+    np.testing.assert_array_equal(y[0], expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
@@ -462,6 +576,7 @@ def test_signatures_show_every_parameter(name):
         ("dilation", 1),
         ("groups", 1),
         ("padding_mode", "zeros"),
+        ("padding_value", 0.0),
         ("input_dilation", 1),
         ("flip", False),
         ("channel_axis", 1),
@@ -492,7 +607,7 @@ def anything(draw_from):
 
     most = {0: 0, 1: 5, 2: 4, 3: 2}[ndim]
     size, kernel, stride, dilation = per_axis(0, most), per_axis(1, 3), per_axis(1, 4), per_axis(1, 3)
-    modes = draw_from(st.tuples(*(st.sampled_from(MODES) for _ in range(ndim))))
+    modes = draw_from(st.tuples(*(st.sampled_from([*MODES, "constant"]) for _ in range(ndim))))
     spread = per_axis(1, 3)
     spread = tuple(r if mode == "zeros" else 1 for r, mode in zip(spread, modes, strict=True))
     lo, hi = per_axis(-2, 4), per_axis(-2, 4)
@@ -513,6 +628,7 @@ def anything(draw_from):
         modes,
         spread,
         draw_from(st.booleans()),
+        draw_from(st.integers(0, 5)) if "constant" in modes else 0,
     )
     assume(0 not in case.y[2:])
     return case, tuple(batch), draw_from(st.integers(-ndim - 2, ndim + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 
 import array_api_compat
@@ -10,6 +11,7 @@ import pytest
 import torch
 from cases import NUMPY_MODES
 from cases import WindowCase as Case
+from families import quiet_torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support import whole_numbers
@@ -391,7 +393,10 @@ PADDING = (
     "padding must be 'valid', 'same', 'same_lower', 'full', 'causal', an integer, or 2 integers or (lo, hi) pairs, "
     "one per spatial axis: got"
 )
-MODES = "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', or a sequence of 2 of them: got"
+MODES = (
+    "padding_mode must be one of 'zeros', 'reflect', 'replicate', 'circular', 'symmetric', 'constant', or a sequence "
+    "of 2 of them: got"
+)
 NO_FIT = (
     "the kernel must fit into the padded input: on spatial axis 0 it spans 6 (6 taps, dilation 1), "
     "the padded input has 5"
@@ -455,6 +460,16 @@ BAD = [
     (ValueError, f"{MODES} 'edge'", lambda: unfold(X, 2, padding_mode="edge")),
     (ValueError, f"{MODES} ('zeros',)", lambda: fold(C, (5, 6), 2, padding_mode=("zeros",))),
     (TypeError, f"{MODES} None", lambda: fold(C, (5, 6), 2, padding_mode=None)),
+    (
+        ValueError,
+        "padding_value must be a number that x's dtype has: got 2 for bool",
+        lambda: unfold(X > 0, 2, padding=1, padding_mode="constant", padding_value=2),
+    ),
+    (
+        ValueError,
+        "padding_value must be 0 where padding_mode is not 'constant': got 2, 'zeros'",
+        lambda: fold(C, (5, 6), 2, padding_value=2),
+    ),
     (
         ValueError,
         "padding_mode must be 'zeros' where there is nothing to repeat: got 'circular' on spatial axis 0",
@@ -523,3 +538,62 @@ def test_an_integer_needs_an_array_with_batch_and_space():
     with pytest.raises(ValueError, match=r"^kernel_size must be a sequence where x is not .*: got 3, x with 2 axes$"):
         unfold(np.ones((2, 5)), 3)
     assert unfold(np.ones((2, 5)), (3,)).shape == (6, 3)
+
+
+# What is not there takes no memory.
+
+
+@pytest.mark.parametrize("said", [{"padding": 10_000, "stride": 10_000}, {"padding": 10_000, "dilation": 10_000}])
+def test_no_array_of_the_padded_size(backend, rng, said):
+    kernel = 3 if "dilation" in said else 1
+    x = whole_numbers(rng, (1, 2, 4, 4))
+    expected = torch.nn.functional.unfold(torch.asarray(x), kernel, **said)
+    c = whole_numbers(rng, tuple(expected.shape))
+    tracemalloc.start()
+    columns = unfold(backend.array(x), kernel, **said)
+    folded = fold(backend.array(c), (4, 4), kernel, **said)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(backend.numpy(columns), expected)
+    theirs = torch.nn.functional.fold(torch.asarray(c), (4, 4), kernel, **said)
+    np.testing.assert_array_equal(backend.numpy(folded), theirs)
+    assert most < 2**22  # of NumPy's arrays; the padded input has 3 GiB
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 1), (2, 3)])
+@pytest.mark.parametrize("modes", [("constant", "constant"), ("constant", "symmetric"), ("zeros", "constant")])
+def test_a_constant_border(backend, rng, kernel, modes):
+    """It is seen, and nothing is added to it."""
+    said = {"padding": ((1, 2), (3, 0)), "stride": (2, 1), "padding_mode": modes}
+    x = whole_numbers(rng, (2, 2, 4, 3))
+    padded = x
+    for i in sorted(range(2), key=lambda i: modes[i] == "zeros"):
+        value = {"constant_values": 7.0 if modes[i] == "constant" else 0.0} if modes[i] != "symmetric" else {}
+        pairs = [(0, 0)] * 4
+        pairs[2 + i] = said["padding"][i]
+        padded = np.pad(padded, pairs, "constant" if value else modes[i], **value)
+    expected = unfold(padded, kernel, stride=(2, 1))
+    columns = unfold(backend.array(x), kernel, padding_value=7, **said)
+    np.testing.assert_array_equal(backend.numpy(columns), expected)
+    c = backend.array(whole_numbers(rng, expected.shape))
+    zeros = {**said, "padding_mode": tuple("zeros" if mode == "constant" else mode for mode in modes)}
+    folded = fold(c, (4, 3), kernel, padding_value=7, **said)
+    np.testing.assert_array_equal(backend.numpy(folded), backend.numpy(fold(c, (4, 3), kernel, **zeros)))
+
+
+def test_a_constant_border_of_bool(backend):
+    x = backend.array(np.zeros((1, 1, 2), dtype="bool"))
+    columns = unfold(x, 2, padding=1, padding_mode="constant", padding_value=1)
+    np.testing.assert_array_equal(backend.numpy(columns), [[[True, False, False], [False, False, True]]])
+
+
+@quiet_torch
+@pytest.mark.parametrize("kernel", [2, 5])
+def test_a_constant_border_on_the_tape(rng, kernel):
+    x = torch.asarray(whole_numbers(rng, (1, 2, 4)), dtype=torch.float64).requires_grad_()
+
+    def columns(x):
+        return unfold(x, kernel, padding=2, padding_mode="constant", padding_value=3.0)
+
+    assert torch.autograd.gradcheck(columns, (x,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda x: columns(x) ** 2, (x,))

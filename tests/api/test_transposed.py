@@ -645,8 +645,8 @@ BAD = [
     (ValueError, "bias must have shape (6,): got (3,)", lambda: conv_transpose(X, W, np.ones(3), groups=2)),
     (
         TypeError,
-        "bias must have dtype float64: got float32",
-        lambda: conv_transpose(X, W, np.ones(3, dtype="float32")),
+        "bias must have dtype float64: got int64",
+        lambda: conv_transpose(X, W, np.ones(3, dtype="int64")),
     ),
     (
         ValueError,

@@ -26,6 +26,8 @@ PARAMETERS = {
     "reflect": {"padding": 2, "padding_mode": "reflect", "stride": 2},
     "replicate": {"padding": [(3, 0), (1, 2)], "padding_mode": "replicate"},
     "circular": {"padding": 2, "padding_mode": ("circular", "zeros"), "groups": 2},
+    "constant": {"padding": 2, "padding_mode": ("constant", "symmetric"), "padding_value": 3.0},
+    "padding beyond the kernel": {"padding": 6},
 }
 WITHOUT_CHANNELS = ("convolve", "correlate", "convolve_backward", "correlate_backward")
 METHODS = ("auto", "lowering", "winograd", "banded", "fft")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 
 import array_api_compat
@@ -14,13 +15,17 @@ from support import draw, whole_numbers
 from xpconv import (
     conv,
     conv_backward,
+    conv_double_backward,
     conv_input_grad,
     conv_jvp,
     conv_transpose,
     conv_transpose_backward,
     conv_weight_grad,
+    fold,
     options,
+    unfold,
 )
+from xpconv._algorithms import contractions
 from xpconv._arrays.doors import integer_product
 
 BITS = {"float16": 11, "bfloat16": 8}  # of the significand
@@ -373,7 +378,6 @@ def test_a_gradient_alone_in_a_wider_dtype(backend, rng, wide):
         ("uint8", "int8"),
         ("int8", "uint8"),
         ("int16", "uint64"),
-        ("int32", "float64"),
         ("int8", "complex64"),
         ("float64", "float32"),
         ("float32", "int64"),
@@ -497,30 +501,217 @@ def test_real_and_complex_of_a_wider_dtype(backend, rng):
     assert backend.numpy(dw).dtype == np.complex64
 
 
+# Two dtypes of one kind.
+
+PROMOTED = [
+    ("float32", "float64", "float64"),
+    ("float32", "complex128", "complex128"),
+    ("complex64", "float64", "complex128"),
+    ("complex128", "complex64", "complex128"),
+    ("float16", "float32", "float32"),
+    ("float64", "float16", "float64"),
+    ("complex64", "float16", "complex64"),
+    ("int8", "int16", "int16"),
+    ("uint8", "int8", "int16"),
+    ("uint16", "uint8", "uint16"),
+    ("int32", "uint16", "int32"),
+    ("uint32", "int8", "int64"),
+]
+
+
+@pytest.mark.parametrize("name", ["all", "border"])
+@pytest.mark.parametrize(("x_dtype", "w_dtype", "y_dtype"), PROMOTED)
+def test_the_wider_of_two_dtypes(backend, rng, x_dtype, w_dtype, y_dtype, name):
+    """As NumPy and the standard promote; each gradient has its operand's dtype."""
+    if backend.dtype(x_dtype) is None or backend.dtype(w_dtype) is None:
+        pytest.xfail(f"{backend.name} has no float16")
+    parameters = PARAMETERS[name]
+    dtypes = y_dtype, x_dtype, w_dtype, w_dtype
+    operands = [whole_numbers(rng, s, d, 3) for s, d in zip(shapes(parameters), dtypes, strict=True)]
+    expected = by_loop(*operands, parameters)
+    dy, x, w, bias = map(backend.array, operands)
+    with options(method="lowering"):
+        y = conv(x, w, bias, **parameters)
+        gradients = conv_backward(dy, x, w, **parameters)
+        ty = conv_jvp(x, w, bias, x, w, **parameters)
+        transposed = conv_transpose(dy, w, **{**parameters, "padding": 0, "padding_mode": "zeros"})
+    assert backend.numpy(transposed).dtype == np.dtype(y_dtype)
+    twice = 2 * expected.y - operands[3].reshape(-1, 1, 1)
+    dtypes = y_dtype, x_dtype, w_dtype, y_dtype, y_dtype
+    for ours, values, dtype in zip((y, *gradients, ty), (*expected, twice), dtypes, strict=True):
+        ours = backend.numpy(ours)
+        assert ours.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(ours, values.astype(dtype))
+    alone = conv_input_grad(dy, w, input_size=x.shape[2:], dtype=x.dtype, **parameters)
+    alone_w = conv_weight_grad(dy, x, kernel_size=w.shape[2:], dtype=w.dtype, **parameters)
+    for one, other in ((alone, gradients.dx), (alone_w, gradients.dweight)):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(backend.numpy(one), backend.numpy(other), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("pair", [("float16", "bfloat16"), ("bfloat16", "float32")])
+def test_two_of_16_bits_make_one_of_32(backend, pair):
+    if backend.name == "array_api_strict":
+        pytest.xfail("array_api_strict has neither")
+    x, w = (as_half(backend, np.full((1, 1, 2), 3.0), one) for one in pair)
+    y = conv(x, w)
+    assert y.dtype == backend.xp.float32
+    assert backend.numpy(y).item() == 18
+
+
 @pytest.mark.parametrize(
-    ("x_dtype", "w_dtype"),
-    [
-        ("float32", "float64"),
-        ("float32", "complex128"),
-        ("complex128", "float32"),
-        ("float64", "complex64"),
-        ("complex64", "complex128"),
-        ("int32", "float32"),
-        ("int64", "complex128"),
-        ("int8", "int16"),
-        ("uint8", "int8"),
-    ],
+    ("x_dtype", "w_dtype"), [("int32", "float32"), ("int64", "complex128"), ("uint64", "int8"), ("float16", "uint8")]
 )
-def test_nothing_else_is_promoted(backend, x_dtype, w_dtype):
+def test_no_other_kinds_are_promoted(backend, x_dtype, w_dtype):
+    if backend.dtype(x_dtype) is None:
+        pytest.xfail(f"{backend.name} has no float16")
     x, w = (backend.array(np.ones((1, 1, 2), dtype=dtype)) for dtype in (x_dtype, w_dtype))
     sentence = (
-        "x and weight must have one dtype, or be real and complex numbers of one precision, or go with a dtype for the "
-        f"result: got {x.dtype} and {w.dtype}"
+        "x and weight must both be integers that one dtype holds, or both real or complex numbers, or go with a dtype "
+        f"for the result: got {x.dtype} and {w.dtype}"
     )
     for call in (conv, conv_transpose, lambda x, w: conv_backward(x, x, w)):
         with pytest.raises(TypeError) as caught:
             call(x, w)
         assert str(caught.value) == sentence
+
+
+# Integers with a floating kernel.
+
+
+@pytest.mark.parametrize("method", ["lowering", "auto", "fft"])
+@pytest.mark.parametrize(
+    ("x_dtype", "w_dtype", "y_dtype"),
+    [
+        ("uint8", "float32", "float32"),
+        ("uint16", "float64", "float64"),
+        ("int64", "float64", "float64"),
+        ("float32", "int8", "float32"),
+        ("int16", "complex64", "complex64"),
+        ("int8", "uint8", "float32"),
+    ],
+)
+def test_integers_as_real_numbers(backend, rng, x_dtype, w_dtype, y_dtype, method):
+    """The result's dtype says so; the gradient of an integer operand is no integer."""
+    parameters = {**PARAMETERS["border"], "dtype": backend.dtype(y_dtype)}
+    dtypes = y_dtype, x_dtype, w_dtype, y_dtype
+    operands = [whole_numbers(rng, s, d, 3) for s, d in zip(shapes(PARAMETERS["border"]), dtypes, strict=True)]
+    wide = [one.astype("complex128" if one.dtype.kind == "c" else "float64") for one in operands]
+    expected = by_loop(*wide, PARAMETERS["border"])
+    dy, x, w, bias = map(backend.array, operands)
+    with options(method=method):
+        results = conv(x, w, bias, **parameters), *conv_backward(dy, x, w, **parameters)
+        tangent = conv_jvp(results[1], None, None, x, w, **parameters)
+        alone = conv_weight_grad(dy, x, kernel_size=w.shape[2:], **{**parameters, "dtype": results[2].dtype})
+    assert tangent.dtype == results[0].dtype
+    np.testing.assert_allclose(backend.numpy(alone), backend.numpy(results[2]), rtol=1e-4, atol=1e-3)
+    for i, (ours, values) in enumerate(zip(results, expected, strict=True)):
+        ours, operand = backend.numpy(ours), operands[i].dtype
+        assert ours.dtype == (operand if operand.kind in "fc" else operands[0].real.dtype)
+        if method == "lowering":
+            np.testing.assert_array_equal(ours, values.astype(ours.dtype))
+        np.testing.assert_allclose(ours, values.astype(ours.dtype), rtol=0, atol=2e-5 * np.max(np.abs(values)))
+
+
+# The other byte order.
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16", "i2", "u4", "i8"])
+def test_arrays_in_the_other_byte_order(rng, dtype, name):
+    """As files have them: each is taken as what it is, and all results are native."""
+    parameters = PARAMETERS[name]
+    operands = [whole_numbers(rng, shape, dtype, 3) for shape in shapes(parameters)]
+    swapped = [one.astype(one.dtype.newbyteorder()) for one in operands]
+    for one in swapped:
+        one.flags.writeable = False
+
+    def results(dy, x, w, bias):
+        tx, sizes = x, {"input_size": x.shape[2:], **parameters}
+        yield conv(x, w, bias, **parameters)
+        yield conv_jvp(tx, w, bias, x, w, **parameters)
+        yield from conv_backward(dy, x, w, **parameters)
+        yield from conv_double_backward(tx, w, None, dy, x, w, **parameters)
+        yield conv_input_grad(dy, w, **sizes)
+        yield conv_weight_grad(dy, x, kernel_size=w.shape[2:], **parameters)
+        yield conv_transpose(dy, w, output_size=x.shape[2:], **parameters)
+        yield from conv_transpose_backward(tx, dy, w, output_size=x.shape[2:], **parameters)
+        yield (columns := unfold(x, (2, 3)))
+        yield fold(columns.astype(x.dtype), x.shape[2:], (2, 3))
+
+    for method in ("lowering", "auto"):
+        with options(method=method):
+            expected = list(results(*operands))
+            for mask in product((False, True), repeat=4):
+                mixed = [two if other else one for one, two, other in zip(operands, swapped, mask, strict=True)]
+                for ours, values in zip(results(*mixed), expected, strict=True):
+                    assert ours.dtype.isnative
+                    np.testing.assert_array_equal(ours, values, strict=True)
+
+
+def test_the_other_byte_order_is_converted_part_by_part(rng):
+    """Never as a whole: beside the result there is the workspace."""
+    x = np.ones((8, 16, 64, 64), dtype=">f4")
+    w = draw(rng, (4, 16, 3, 3), "float32").astype(">f4")
+    with options(workspace=2**20, workers=1, method="lowering"):
+        y = conv(x, w, padding=1)
+        tracemalloc.start()
+        again = conv(x, w, padding=1)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < y.nbytes + 2**20 + 2**17
+    np.testing.assert_array_equal(again, y)
+
+
+@pytest.mark.parametrize("method", ["lowering", "fft", "banded"])
+def test_products_are_of_native_numbers(rng, monkeypatch, method):
+    """BLAS has no others, and NumPy multiplies those by itself."""
+    multiplied = []
+
+    def noted(function):
+        def call(*args, **kwargs):
+            multiplied.extend(one.dtype for one in args if isinstance(one, np.ndarray))
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("matmul", "multiplied_into"):
+        monkeypatch.setattr(contractions, name, noted(getattr(contractions, name)))
+    dy, x, w = (draw(rng, shape, "float32") for shape in ((2, 3, 8, 8), (2, 4, 10, 10), (3, 4, 3, 3)))
+    for swapped in range(3):
+        operands = [one.astype(">f4") if i == swapped else one for i, one in enumerate((dy, x, w))]
+        with options(method=method):
+            conv(*operands[1:])
+            conv_backward(*operands)
+            conv_jvp(operands[1], operands[2], None, x, w)
+    assert len(multiplied) > 20
+    assert all(dtype.isnative for dtype in multiplied)
+
+
+def test_a_dtype_in_the_other_byte_order_is_the_native_one():
+    ones = np.ones((1, 1, 2), dtype="float32")
+    assert conv(ones, ones, dtype=">f8").dtype == np.dtype("float64")
+    assert conv(ones, ones, dtype=">f8").dtype.isnative
+
+
+# Real gradients of complex numbers.
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS.values(), ids=PARAMETERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_real_gradient_alone(backend, rng, dtype, parameters):
+    """What conv_backward has for a real operand, though neither dy nor the other operand is real."""
+    dy, x, w = (whole_numbers(rng, shape, "complex128") for shape in shapes(parameters)[:3])
+    expected = by_loop(dy, x.real, w, None, parameters).dx, by_loop(dy, x, w.real, None, parameters).dw
+    wanted = backend.dtype(dtype)
+    dy, x, w = map(backend.array, (dy, x, w))
+    with options(method="lowering"):
+        dx = conv_input_grad(dy, w, input_size=x.shape[2:], dtype=wanted, **parameters)
+        dw = conv_weight_grad(dy, x, kernel_size=w.shape[2:], dtype=wanted, **parameters)
+    for ours, values in zip((dx, dw), expected, strict=True):
+        ours = backend.numpy(ours)
+        assert ours.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(ours, values.astype(dtype))
 
 
 # Where a library multiplies no matrices of integers.

@@ -47,7 +47,7 @@ from xpconv._arrays import doors
 from xpconv._engines import dask as engine
 from xpconv._spec.options import current
 
-MODES = ("zeros", "reflect", "replicate", "circular")
+MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 FIRST = "; call its compute_chunk_sizes() first"
 # Of what is multiplied: x, and then the weight.
 DTYPES = (
@@ -715,6 +715,57 @@ def test_chunks_that_the_padding_crops(backend, mode):
         made = conv_backward(chunked(backend, y, 3), lazy, backend.array(w), **said)
         for one, expected in zip(made, conv_backward(y, x, w, **said), strict=True):
             assert_equal(backend, one, expected, "float64")
+
+
+@pytest.mark.parametrize("chunks", [(1, 2, 1, 2), (2, 1, 3, 5), (2, 4, (1, 3, 1), (4, 2)), (2, 4, 5, 6)])
+@pytest.mark.parametrize("modes", [("constant", "constant"), ("symmetric", "constant"), ("constant", "zeros")])
+def test_a_constant_border(backend, modes, chunks):
+    """Of blocks at the edge, of blocks that lie in it altogether, and of x that changes."""
+    rng = np.random.default_rng(15)
+    x, tx = (whole(rng, (2, 4, 5, 6), "float64") for _ in range(2))
+    w, tw = (whole(rng, (6, 2, 3, 2), "float64") for _ in range(2))
+    said = {"padding": [(2, 13), (7, 1)], "padding_mode": modes, "padding_value": 3, "groups": 2, "stride": (2, 1)}
+    kernel, border = (3, 2), {name: said[name] for name in ("padding", "padding_mode", "padding_value")}
+    for kind in (backend, cupys()):
+        lazy, lazy_tx = (chunked(kind, one, chunks) for one in (x, tx))
+        weight, change = kind.array(w), kind.array(tw)
+        with options(method="lowering"):
+            y = conv(x, w, **said)
+            assert_equal(kind, conv(lazy, weight, **said), y, "float64")
+            made = conv_backward(chunked(kind, y, 3), lazy, weight, **said)
+            for one, expected in zip(made, conv_backward(y, x, w, **said), strict=True):
+                assert_equal(kind, one, expected, "float64")
+            ty = xpconv.conv_jvp(lazy_tx, change, None, lazy, weight, **said)
+            assert_equal(kind, ty, xpconv.conv_jvp(tx, tw, None, x, w, **said), "float64")
+        assert_equal(kind, unfold(lazy, kernel, **border), unfold(x, kernel, **border), "float64")
+
+
+def test_a_constant_border_of_an_empty_axis(backend):
+    x, w = np.ones((2, 3, 0, 4)), np.arange(24.0).reshape(2, 3, 2, 2)
+    said = {"padding": (2, 1), "padding_mode": ("constant", "symmetric"), "padding_value": 3}
+    y = conv(x, w, **said)
+    lazy = chunked(backend, x, 2)
+    assert_equal(backend, conv(lazy, backend.array(w), **said), y, "float64")
+    made = conv_backward(chunked(backend, y, 2), lazy, backend.array(w), **said)
+    for one, expected in zip(made, conv_backward(y, x, w, **said), strict=True):
+        assert_equal(backend, one, expected, "float64")
+
+
+def test_dtypes_of_files():
+    """Blocks in the other byte order, float32 with float64, and a picture of integers with a floating kernel."""
+    rng = np.random.default_rng(16)
+    x, w = whole(rng, (2, 3, 7), ">f4"), whole(rng, (4, 3, 3), "float64")
+    counts = whole(rng, (2, 3, 7), "uint8")
+    for one, weight, said in ((x, w, {}), (x, w.astype(">f4"), {}), (counts, w, {"dtype": "float64"})):
+        y = conv(one, weight, **said)
+        lazy = da.from_array(one, chunks=(1, 2, 3))
+        for ours, expected in (
+            (conv(lazy, weight, **said), y),
+            *zip(conv_backward(y, lazy, weight, **said), conv_backward(y, one, weight, **said), strict=True),
+        ):
+            assert ours.dtype == ours.compute().dtype == expected.dtype
+            assert expected.dtype.isnative
+            np.testing.assert_array_equal(ours.compute(), expected)
 
 
 @pytest.mark.parametrize("empty", [(0, 3, 5), (2, 0, 5), (2, 3, 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -18,7 +19,9 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 from torch.utils.checkpoint import checkpoint
 
 import xpconv
+from xpconv._arrays.namespace import library
 from xpconv._engines import torch as tape
+from xpconv._engines.problem import Problem
 
 F = torch.nn.functional
 torch.backends.cudnn.allow_tf32 = False
@@ -74,6 +77,11 @@ CASES = {
     "reflect": ((1, 2, 3, 4), (2, 2, 2, 3), {"padding": (1, 2), "padding_mode": "reflect"}),
     "replicate": ((1, 2, 3, 4), (2, 2, 2, 3), {"padding": (2, 1), "padding_mode": "replicate", "stride": 2}),
     "circular": ((1, 2, 3, 4), (2, 2, 2, 3), {"padding": (1, 2), "padding_mode": ("zeros", "circular")}),
+    "constant": (
+        (1, 2, 3, 4),
+        (2, 2, 2, 3),
+        {"padding": (1, 2), "padding_mode": ("constant", "symmetric"), "padding_value": 2.0},
+    ),
     "input dilation": ((1, 2, 4, 3), (2, 2, 2, 2), {"input_dilation": (2, 1), "stride": (1, 2), "padding": 1}),
     "flip": ((1, 2, 4, 3), (2, 2, 2, 3), {"flip": True, "stride": (2, 1)}),
     "channels last": ((2, 3, 4, 2), (2, 2, 2, 2), {"channel_axis": -1, "flip": True}),
@@ -115,7 +123,7 @@ def test_gradcheck(family, name, dtype, tensor):
 
 @quiet_torch
 @FAMILIES
-@pytest.mark.parametrize("name", ["2-D", "circular", "input dilation"])
+@pytest.mark.parametrize("name", ["2-D", "circular", "constant", "input dilation"])
 @pytest.mark.parametrize(
     "kinds",
     [("float64", "complex128", "float64"), ("complex128", "float64", "float64"), ("float64",) + 2 * ("complex128",)],
@@ -828,6 +836,7 @@ STEPS = {
     "conv by position": (lambda x, w: xpconv.conv(x, w, None, padding="same", groups=2), (X, W)),
     "reflect": (lambda x, w: xpconv.conv(x, w, padding_mode="reflect", **SAID), (X, W)),
     "modes": (lambda x, w: xpconv.conv(x, w, padding_mode=("replicate", "circular"), **SAID), (X, W)),
+    "constant": (lambda x, w: xpconv.conv(x, w, padding_mode="constant", padding_value=2.5, **SAID), (X, W)),
     "conv_backward": (lambda dy, x, w: xpconv.conv_backward(dy, x, w, **SAID), (Y, X, W)),
     "needs": (
         lambda dy, x, w: xpconv.conv_backward(dy, x, w, needs=(True, False, True), **SAID).dx,
@@ -980,3 +989,14 @@ def test_compile_a_layer(tensor):
     compiled = torch.compile(lambda x: layer.forward(x).relu(), fullgraph=True, backend="aot_eager")
     x = tensor((2, 4, 6, 5))
     check(with_gradients(compiled), with_gradients(lambda x: layer.forward(x).relu()), [x], TERMS)
+
+
+@pytest.mark.parametrize("value", [2.5, math.inf, -math.inf, 3, 1 - 2j, complex(0, math.inf)])
+def test_a_problem_is_read_as_it_was_written(value):
+    kind = "complex64" if isinstance(value, complex) else "int64" if isinstance(value, int) else "float32"
+    x, w = (torch.ones(1, 1, 3, dtype=getattr(torch, kind)) for _ in range(2))
+    said = {"padding": 1, "padding_mode": "constant", "padding_value": value}
+    problem = Problem.of(x, w, said, None, xp=library("x", x))
+    read = tape._read(tape._written(problem))
+    assert read == problem
+    assert type(read.convolution.rows[0].value) is type(value)

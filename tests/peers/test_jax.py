@@ -296,7 +296,7 @@ def test_traced_by_jax(rng):
         np.testing.assert_array_equal(np.asarray(actual), np.asarray(expected))
 
 
-@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "symmetric"])
 def test_borders_under_jit(mode):
     """Reversing what stands on a border by JAX's own `flip` ended the process in XLA's compiler."""
     rng = np.random.default_rng(0)
@@ -470,7 +470,7 @@ def test_derivatives_by_jax_of_ours(case, seed, dtype, name):
     )
 
 
-BORDERS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+BORDERS = {"reflect": "reflect", "replicate": "edge", "circular": "wrap", "symmetric": "symmetric"}
 
 
 @pytest.mark.parametrize(("mode", "theirs"), BORDERS.items())
@@ -502,6 +502,23 @@ def test_borders_differentiated(rng, mode, theirs):
     assert_trees_equal(ours, theirs)
     by_hand = jax.jit(functools.partial(xpconv.conv_backward, **parameters))(dy, x, w)[:2]
     assert_trees_equal(by_hand, theirs[1])
+
+
+def test_a_constant_border_differentiated(rng):
+    parameters = {"stride": (2, 1), "padding": ((2, 1), (0, 2)), "padding_mode": "constant", "padding_value": 3.0}
+    x, w = whole(rng, (2, 2, 5, 4), "float64"), whole(rng, (3, 2, 3, 2), "float64")
+    tx, tw, dy = whole(rng, x.shape, "float64"), whole(rng, w.shape, "float64"), whole(rng, (2, 3, 3, 5), "float64")
+
+    def bordered(x, w):
+        x = jnp.pad(x, ((0, 0), (0, 0), *parameters["padding"]), constant_values=3.0)
+        return lax.conv_general_dilated(x, w, (2, 1), "VALID")
+
+    def derivatives(one, dy, x, w):
+        y, pull = jax.vjp(one, x, w)
+        return y, pull(dy), jax.jvp(one, (x, w), (tx, tw)), jax.vmap(one, (0, None))(x[None], w)
+
+    pair = (functools.partial(xpconv.conv, **parameters), bordered)
+    assert_trees_equal(*(jax.jit(functools.partial(derivatives, one))(dy, x, w) for one in pair))
 
 
 def test_jacobians_and_hessians(rng):

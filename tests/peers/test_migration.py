@@ -92,6 +92,7 @@ CONVERTERS: dict[str, Callable[[np.ndarray], Any]] = {
     "JAX": jax.numpy.asarray,
     "SciPy": np.copy,
     "Keras": jax.numpy.asarray,
+    "scipy.ndimage and scikit-image": np.copy,
     "ONNX": np.copy,
     "Chainer": np.copy,
 }

@@ -37,6 +37,7 @@ from .._spec.options import current
 from .._spec.parts import Part, Parts
 from .direct import Direct
 from .plan import Plan
+from .unmet import exact
 from .weight import Weight
 
 __all__ = ["Target", "accumulator", "forward", "input_grad", "nothing_but", "per_channel", "weight_grad"]
@@ -109,13 +110,16 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     def lowered(part: Part) -> ArrayT:
         return weight_grad(plan.lowered(part.geometry, "w"), dy[part.y], x[part.x], xp=xp)
 
+    def in_the_whole(made: ArrayT) -> ArrayT:
+        return exact("w", basis, made, parts.geometry, xp=xp)
+
     def summed(some: Sequence[int]) -> ArrayT:
         """The sum over parts of the same weights."""
         geometry = parts[some[0]].geometry
         return _checked(
             "w",
             plan,
-            lambda: basis.ew_adjoint(_sum(product, parts, some), geometry, xp=xp),
+            lambda: in_the_whole(basis.ew_adjoint(_sum(product, parts, some), geometry, xp=xp)),
             lambda: _sum(lowered, parts, some),
             xp=xp,
         )
@@ -249,8 +253,8 @@ class _Filling(NamedTuple, Generic[ArrayT]):
     def product(self, part: Part, a: ArrayT, b: ArrayT) -> ArrayT:
         basis = self.plan.basis
         back = basis.ey_adjoint if self.slot == "y" else basis.ex_adjoint
-        made = _product(a, b, self.plan, basis.swapped, xp=self.xp)
-        return back(made, part.geometry, xp=self.xp)
+        made = back(_product(a, b, self.plan, basis.swapped, xp=self.xp), part.geometry, xp=self.xp)
+        return exact(self.slot, basis, made, part.geometry, xp=self.xp)
 
 
 def _whole(x: ArrayT, size: tuple[int, ...]) -> ArrayT:

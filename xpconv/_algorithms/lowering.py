@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._arrays.padding import pad, pad_adjoint
+from .._arrays.padding import pad
 from .._arrays.typing import ArrayT, Namespace
 from .._arrays.windows import columns, fold, windows
 from .._spec.geometry import Geometry
@@ -55,7 +55,7 @@ class Lowering:
         shape = (geometry.groups * geometry.inputs, *geometry.kernel, geometry.samples, *geometry.out)
         X = xp.reshape(X, shape)  # (g*c, *kernel, n, *out)
         X = xp.permute_dims(X, (1 + ndim, 0, *taps, *out))  # (n, g*c, *kernel, *out)
-        return pad_adjoint(fold(X, geometry, xp=xp), geometry, xp=xp)
+        return fold(X, geometry, xp=xp)
 
     def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) -> (g, o, c*taps)."""
@@ -129,7 +129,7 @@ class BySample(Lowering):
         if geometry.is_pointwise:
             return xp.reshape(X, geometry.x_shape)
         X = xp.reshape(X, (geometry.samples, geometry.groups * geometry.inputs, *geometry.kernel, *geometry.out))
-        return pad_adjoint(fold(X, geometry, xp=xp), geometry, xp=xp)
+        return fold(X, geometry, xp=xp)
 
     def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) -> (1, g, o, c*taps)."""

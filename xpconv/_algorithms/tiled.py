@@ -131,8 +131,6 @@ def _joined(x: ArrayT, tiles: Geometry, *, xp: Namespace) -> ArrayT:
     tile, channels, places = range(ndim), (ndim + 2, ndim, ndim + 1), range(ndim + 3, 2 * ndim + 3)
     if all((axis.stride, axis.dilation) == (axis.kernel, 1) for axis in tiles.axes):  # side by side: nothing to add
         x = xp.permute_dims(x, (*channels, *chain.from_iterable(zip(places, tile, strict=True))))
-        x = xp.reshape(x, (tiles.samples, -1, *tiles.padded))
-    else:
-        x = xp.permute_dims(x, (*channels, *tile, *places))
-        x = fold(xp.reshape(x, (tiles.samples, -1, *tiles.kernel, *tiles.out)), tiles, xp=xp)
-    return pad_adjoint(x, tiles, xp=xp)
+        return pad_adjoint(xp.reshape(x, (tiles.samples, -1, *tiles.padded)), tiles, xp=xp)
+    x = xp.permute_dims(x, (*channels, *tile, *places))
+    return fold(xp.reshape(x, (tiles.samples, -1, *tiles.kernel, *tiles.out)), tiles, xp=xp)

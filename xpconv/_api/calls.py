@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 from .._algorithms.weight import Weight
 from .._arrays.doors import convert
-from .._arrays.namespace import agree, is_floating
+from .._arrays.dtypes import accumulating, holds
+from .._arrays.namespace import agree, native
 from .._arrays.typing import ArrayT, Namespace
 from .._engines.dispatch import bias_grad, check_options, dispatch, only_bias
 from .._engines.problem import Problem, Transposed
@@ -38,7 +39,7 @@ def forward(
     xp = agree(x=x, weight=weight, bias=bias)
     problem = Problem.of(x, weight, params, transposed, xp=xp)
     if bias is not None:
-        check_bias("bias", bias, problem)
+        check_bias("bias", bias, problem, xp=xp)
     y: ArrayT = dispatch(problem, x, weight if memory is None else Weight(weight, memory), bias, xp=xp)
     return y
 
@@ -72,7 +73,7 @@ def jvp(
     """The tangent of y: how y changes with its operands."""
     xp = agree(x=x, weight=weight, **{name: one for name, one in tangents.items() if one is not None})
     problem = Problem.of(x, weight, params, transposed, xp=xp)
-    _check_tangents(tangents, x, weight, problem)
+    _check_tangents(tangents, x, weight, problem, xp=xp)
     return _tangent(tangents, x, weight, problem, xp=xp)
 
 
@@ -90,12 +91,12 @@ def double_backward(
     check_needs("ddy, dx and dweight", needs)
     problem = Problem.of(x, weight, params, transposed, xp=xp)
     check_like("dy", dy, problem.shape, problem.dtypes.y)
-    _check_tangents(gradients, x, weight, problem)
+    _check_tangents(gradients, x, weight, problem, xp=xp)
     ddx, ddweight, _ = gradients.values()
     return (
         _tangent(gradients, x, weight, problem, xp=xp) if needs[0] and given else None,
         dispatch(problem.with_slot("x"), dy, ddweight, like=x, xp=xp) if needs[1] and ddweight is not None else None,
-        dispatch(problem.with_slot("w"), dy, ddx, xp=xp) if needs[2] and ddx is not None else None,
+        dispatch(problem.linear.with_slot("w"), dy, ddx, xp=xp) if needs[2] and ddx is not None else None,
     )
 
 
@@ -106,36 +107,35 @@ def _tangent(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Pro
     if tx is None and tweight is None:
         ty = only_bias(problem, tbias, x, xp=xp)
     elif tx is None or tweight is None:
-        operands = x if tx is None else tx, weight if tweight is None else tweight
-        ty = dispatch(problem, *operands, tbias, xp=xp)
+        operands = (x, tweight) if tx is None else (tx, weight)
+        ty = dispatch(problem if tx is None else problem.linear, *operands, tbias, xp=xp)
     else:  # rounded once, after the sum
         dtypes = problem.dtypes
-        exact = dtypes.mixed or not is_floating(dtypes.y, xp=xp)
-        wide = problem if exact else problem.with_dtype(dtypes.compute)
-        ty = xp.add(dispatch(wide, tx, weight, tbias, xp=xp), dispatch(wide, x, tweight, xp=xp))
+        wide = problem if dtypes.mixed else problem.with_dtype(accumulating(xp, dtypes.y, dtypes.compute))
+        ty = xp.add(dispatch(wide.linear, tx, weight, tbias, xp=xp), dispatch(wide, x, tweight, xp=xp))
         ty = convert(ty, dtypes.y, xp=xp)
     return ty
 
 
-def _check_tangents(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Problem) -> None:
+def _check_tangents(tangents: Tangents[ArrayT], x: ArrayT, weight: ArrayT, problem: Problem, *, xp: Namespace) -> None:
     *names, last = tangents
-    for name, like in zip(names, (x, weight), strict=True):
+    for name, like, dtype in zip(names, (x, weight), problem.dtypes[3:5], strict=True):
         if (tangent := tangents[name]) is not None:
-            check_like(name, tangent, like.shape, like.dtype)
+            check_like(name, tangent, like.shape, dtype)
     if (bias := tangents[last]) is not None:
-        check_bias(last, bias, problem)
+        check_bias(last, bias, problem, xp=xp)
 
 
 def check_like(name: str, array: ArrayT, shape: Sequence[int], dtype: Any) -> None:
     check_shape(name, array.shape, shape)
-    if array.dtype != dtype:
+    if native(array.dtype) != dtype:
         raise TypeError(f"{name} must have dtype {dtype}: got {array.dtype}")
 
 
-def check_bias(name: str, bias: ArrayT, problem: Problem) -> None:
+def check_bias(name: str, bias: ArrayT, problem: Problem, *, xp: Namespace) -> None:
     of_each = problem.per_sample and bias.ndim == 2
     check_shape(name, bias.shape, (*[problem.convolution.samples][:of_each], problem.out_channels))
-    if bias.dtype not in problem.dtypes[:3]:
+    if bias.dtype not in problem.dtypes[:3] and not holds(xp, problem.dtypes.y, bias.dtype):
         allowed = " or ".join(dict.fromkeys(map(str, problem.dtypes[:3])))
         raise TypeError(f"{name} must have dtype {allowed}: got {bias.dtype}")
 

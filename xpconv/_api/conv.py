@@ -76,13 +76,15 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
     ----------
     x : array, shape (batch, in_channels, *spatial)
         The input: real or complex numbers of 16 (real only), 32 or 64 bits, or integers. bfloat16 is the library's own,
-        or that of the package ml_dtypes in arrays of NumPy and CuPy. There may be no batch axis, or several.
+        or that of the package ml_dtypes in arrays of NumPy and CuPy. There may be no batch axis, or several. Arrays of
+        NumPy may be in either byte order; results are in the processor's.
     weight : array, shape (out_channels, in_channels / groups, *kernel)
         The filters. Its rank says how many spatial axes there are, 0 included: with 2 axes it is a matrix, and the
         convolution a matrix product. An image and a kernel without channels are for `convolve`.
     bias : array, shape (out_channels,), optional
-        Added to each output channel; in the dtype of `x`, of `weight` or of the result. All arrays share one library
-        and device, and one dtype; but real and complex arrays of one precision go together.
+        Added to each output channel; in the dtype of `x`, of `weight` or of the result, or a narrower one. All arrays
+        share one library and device. Of two dtypes the result has the wider, as in the Array API standard: float64 for
+        float32 and float64, complex128 for float64 and complex64, int16 for uint8 and int8.
     stride : int or sequence of int, default 1
         Step from window to window, one for all spatial axes or one for each.
     padding : int, sequence of int or (lo, hi) pairs, array of such, or str, default 0
@@ -96,7 +98,11 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
         Splits the channels into groups that do not see each other. ``groups=in_channels`` is a depthwise convolution.
     padding_mode : str or sequence of str, default "zeros"
         What is added, on all spatial axes or on each: ``"zeros"``; ``"reflect"``, the input mirrored at its outermost
-        elements (repeatedly, if need be); ``"replicate"``, its outermost elements; ``"circular"``, the input again.
+        elements (repeatedly, if need be); ``"symmetric"``, mirrored at its edges, so that the outermost elements are
+        repeated, too; ``"replicate"``, its outermost elements; ``"circular"``, the input again; ``"constant"``, the
+        number `padding_value`. Beyond an axis of zeros all is zero, in the corners, too.
+    padding_value : number, default 0.0
+        What ``padding_mode="constant"`` adds: a number that the dtype of `x` has. It does not change with `x`.
     input_dilation : int or sequence of int, default 1
         Step from input to input: the input is convolved as if ``input_dilation - 1`` zeros stood between each two
         neighbours, and padded after that. These zeros are neither stored nor multiplied.
@@ -107,7 +113,9 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
         in front of the batch. The result is a view of an array with the channels in front of the spatial axes, which
         the next convolution takes as it is.
     dtype : dtype, optional
-        That of the result, if it is wider than those of the operands, which may then differ: int32 for int8 numbers.
+        That of the result, if it is wider than those of the operands: int32 for int8 numbers. With it integers go with
+        real or complex numbers: float32 for a picture of uint8 and a kernel of float32. They are converted as `astype`
+        does it, part by part.
     per_sample : bool, default False
         Whether each sample has filters of its own: `weight` is (batch, out_channels, in_channels / groups, *kernel),
         `bias` is (out_channels,) or (batch, out_channels), and `x` has one batch axis. The samples are computed as
@@ -157,6 +165,8 @@ def conv(x: ArrayT, weight: ArrayT, bias: ArrayT | None = None, **parameters: Un
     array([[[1., 3., 5., 7.]]])
     >>> conv(ramp, difference, stride=2, padding="causal", padding_mode="replicate")
     array([[[0., 3., 7.]]])
+    >>> conv(ramp, difference, padding=1, padding_mode="constant", padding_value=7.0)
+    array([[[-7.,  1.,  3.,  5.,  7., -9.]]])
     >>> conv(np.full((1, 1, 2), 100, dtype="int8"), np.full((1, 1, 2), 100, dtype="int8"), dtype="int32")
     array([[[20000]]], dtype=int32)
     """
@@ -204,7 +214,9 @@ def conv_backward(
     -----
     The gradients are the adjoints of `conv` in each operand: ``<conv(x, w), dy> == <x, dx> == <w, dw>``. For complex
     numbers the inner product conjugates its second argument, so the gradients are the Hermitian adjoints, as in
-    torch; those of a real operand are real. `dx` and `dweight` take as many multiplications as `conv` each. An early
+    torch; those of a real operand are real. Each has the dtype of its operand; that of an integer one in a result of
+    real or complex numbers is real, in the result's precision. A constant border has no gradient: it is seen by
+    `dweight`, and to `dx` it is zeros. `dx` and `dweight` take as many multiplications as `conv` each. An early
     account of the gradients of a convolution is [1]_.
 
     References
@@ -238,11 +250,12 @@ def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parame
     dy : array, shape (batch, out_channels, *out)
         Gradient with respect to the output.
     weight : array, shape (out_channels, in_channels / groups, *kernel)
-        What `conv` was given; one library, dtype and device with `dy`, but either may be the complex one.
+        What `conv` was given; one library and device with `dy`.
     input_size : int or sequence of int
         The spatial sizes of the input, one for all axes or one for each. With a stride, several fit one output.
     **parameters
-        What `conv` was given; but `dtype` is that of `dx`.
+        What `conv` was given; but `dtype` is that of `dx`: by default the wider of the two operands', and a real one
+        for the gradient of a real input where they are complex.
 
     Returns
     -------
@@ -282,11 +295,12 @@ def conv_weight_grad(
     dy : array, shape (batch, out_channels, *out)
         Gradient with respect to the output.
     x : array, shape (batch, in_channels, *spatial)
-        What `conv` was given; one library, dtype and device with `dy`, but either may be the complex one.
+        What `conv` was given; one library and device with `dy`.
     kernel_size : sequence of int
         The sizes of the kernel, one per spatial axis. With a stride, several fit one output.
     **parameters
-        What `conv` was given; but `dtype` is that of `dweight`.
+        What `conv` was given; but `dtype` is that of `dweight`: by default the wider of the two operands', and a real
+        one for the gradient of a real weight where they are complex.
 
     Returns
     -------
@@ -341,7 +355,8 @@ def conv_jvp(
     Parameters
     ----------
     tx, tweight, tbias : array or None
-        How the input, the weight and the bias change, each in the operand's shape and dtype; None for not at all.
+        How the input, the weight and the bias change, each in the operand's shape and in the dtype of its gradient;
+        None for not at all.
     x, weight : array
         What `conv` was given.
     **parameters
@@ -363,8 +378,9 @@ def conv_jvp(
 
     Notes
     -----
-    `conv` is linear in each operand, so this is ``conv(tx, weight, tbias) + conv(x, tweight)``: the Jacobian-vector
-    product [1]_ at the cost of two convolutions.
+    `conv` is linear in each operand, but for a constant border, which does not change. So this is
+    ``conv(tx, weight, tbias) + conv(x, tweight)``, the first without that border: the Jacobian-vector product [1]_ at
+    the cost of two convolutions.
 
     References
     ----------

@@ -52,8 +52,9 @@ def conv_transpose(
         The spatial sizes of the output instead.
     **parameters
         As for `conv`, for the convolution that this is the transpose of: `padding` crops the output, and a
-        `padding_mode` sums the elements that it would repeat. With ``padding="same"`` the output is `stride` times as
-        large as the input, unless an output size is given.
+        `padding_mode` sums the elements that it would repeat. A constant border repeats none, so that ``"constant"`` is
+        the same as ``"zeros"`` here, whatever its value. With ``padding="same"`` the output is `stride` times as large
+        as the input, unless an output size is given.
 
     Returns
     -------

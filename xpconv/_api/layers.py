@@ -127,6 +127,7 @@ class Conv:
     dilation: PerAxis
     groups: int
     padding_mode: str | Sequence[str]
+    padding_value: complex
     input_dilation: PerAxis
     flip: bool
     channel_axis: int

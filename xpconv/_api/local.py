@@ -38,6 +38,7 @@ def local_conv(
     dilation: PerAxis = 1,
     groups: int = 1,
     padding_mode: str | Sequence[str] = "zeros",
+    padding_value: complex = 0.0,
     channel_axis: int = 1,
     dtype: Any = None,
 ) -> ArrayT:
@@ -55,7 +56,7 @@ def local_conv(
         are, 0 included.
     bias : array, shape (out_channels,), optional
         Added to each output channel.
-    stride, padding, dilation, groups, padding_mode, channel_axis, dtype
+    stride, padding, dilation, groups, padding_mode, padding_value, channel_axis, dtype
         As for `conv`.
 
     Returns
@@ -96,10 +97,10 @@ def local_conv(
     array([[[ 1.,  6., 16.]]])
     """
     xp = agree(x=x, weight=weight, bias=bias)
-    params = _params(stride, padding, dilation, groups, padding_mode, channel_axis, dtype)
+    params = _params(stride, padding, dilation, groups, padding_mode, padding_value, channel_axis, dtype)
     problem = _problem(x, weight, params, None, xp=xp)
     if bias is not None:
-        check_bias("bias", bias, problem)
+        check_bias("bias", bias, problem, xp=xp)
     return _filled(problem, x, weight, bias, xp=xp)
 
 
@@ -115,6 +116,7 @@ def local_conv_backward(
     dilation: PerAxis = 1,
     groups: int = 1,
     padding_mode: str | Sequence[str] = "zeros",
+    padding_value: complex = 0.0,
     channel_axis: int = 1,
     dtype: Any = None,
 ) -> ConvGradients[ArrayT]:
@@ -128,7 +130,7 @@ def local_conv_backward(
         What `local_conv` was given; one library and device with `dy`.
     needs : sequence of three bool, default (True, True, True)
         Which of `dx`, `dweight` and `dbias` to compute.
-    stride, padding, dilation, groups, padding_mode, channel_axis, dtype
+    stride, padding, dilation, groups, padding_mode, padding_value, channel_axis, dtype
         What `local_conv` was given.
 
     Returns
@@ -162,7 +164,7 @@ def local_conv_backward(
     """
     xp = agree(dy=dy, x=x, weight=weight)
     check_needs("dx, dweight and dbias", needs)
-    params = _params(stride, padding, dilation, groups, padding_mode, channel_axis, dtype)
+    params = _params(stride, padding, dilation, groups, padding_mode, padding_value, channel_axis, dtype)
     problem = _problem(x, weight, params, None, xp=xp)
     check_like("dy", dy, problem.shape, problem.dtypes.y)
     return ConvGradients(
@@ -185,6 +187,7 @@ def local_conv_transpose(
     dilation: PerAxis = 1,
     groups: int = 1,
     padding_mode: str | Sequence[str] = "zeros",
+    padding_value: complex = 0.0,
     channel_axis: int = 1,
     dtype: Any = None,
 ) -> ArrayT:
@@ -203,7 +206,7 @@ def local_conv_transpose(
         Added to each output channel.
     output_padding, output_size
         As for `conv_transpose`.
-    stride, padding, dilation, groups, padding_mode, channel_axis, dtype
+    stride, padding, dilation, groups, padding_mode, padding_value, channel_axis, dtype
         As for `conv_transpose`.
 
     Returns
@@ -230,15 +233,15 @@ def local_conv_transpose(
     array([[[ 1.,  2., 20., 40.]]])
     """
     xp = agree(x=x, weight=weight, bias=bias)
-    params = _params(stride, padding, dilation, groups, padding_mode, channel_axis, dtype)
+    params = _params(stride, padding, dilation, groups, padding_mode, padding_value, channel_axis, dtype)
     problem = _problem(x, weight, params, (output_padding, output_size), xp=xp)
     if bias is not None:
-        check_bias("bias", bias, problem)
+        check_bias("bias", bias, problem, xp=xp)
     return _filled(problem, x, weight, bias, xp=xp)
 
 
 def _params(*values: Any) -> dict[str, Any]:
-    names = ("stride", "padding", "dilation", "groups", "padding_mode", "channel_axis", "dtype")
+    names = ("stride", "padding", "dilation", "groups", "padding_mode", "padding_value", "channel_axis", "dtype")
     return dict(zip(names, values, strict=True))
 
 
@@ -325,4 +328,5 @@ def _walk(problem: Problem) -> dict[str, Any]:
         "padding": tuple((row.axis.lo, row.axis.hi) for row in rows),
         "dilation": tuple(row.axis.dilation for row in rows),
         "padding_mode": tuple(row.mode for row in rows),
+        "padding_value": next((row.value for row in rows if row.value), 0.0),
     }

@@ -8,13 +8,12 @@ from functools import partial
 
 from .._arrays.devices import device
 from .._arrays.doors import convert, item_bytes, put
-from .._arrays.dtypes import accumulating, working
+from .._arrays.dtypes import accumulating, fitting, working
 from .._arrays.layout import Layout
-from .._arrays.namespace import agree, is_bool, library, missing_dtypes
-from .._arrays.padding import border, fold_border, pad, pad_adjoint
+from .._arrays.namespace import agree, is_bool, library, missing_dtypes, native
+from .._arrays.padding import border, fold_runs, pad
 from .._arrays.typing import ArrayT, Namespace
-from .._arrays.windows import fold as fold_windows
-from .._arrays.windows import windows
+from .._arrays.windows import fold_axis, windows
 from .._engines.dispatch import linear
 from .._engines.entry import public
 from .._spec.convolution import Convolution
@@ -33,6 +32,7 @@ def unfold(
     padding: Padding = 0,
     dilation: PerAxis = 1,
     padding_mode: str | Sequence[str] = "zeros",
+    padding_value: complex = 0.0,
     channel_axis: int = 1,
 ) -> ArrayT:
     """Take out all windows of an array, as columns (im2col).
@@ -43,7 +43,7 @@ def unfold(
         Of any dtype, bool too. With a sequence for `kernel_size` there may be no batch axis, or several.
     kernel_size : int or sequence of int
         The sizes of a window. An integer is that of all axes but two.
-    stride, padding, dilation, padding_mode
+    stride, padding, dilation, padding_mode, padding_value
         As for `conv`.
     channel_axis : int, default 1
         Where `x` has its channels, as for `conv`. The result has its rows there, too: in front of the batch, in front
@@ -92,12 +92,13 @@ def unfold(
             f"{x.ndim} axes"
         )
     kernel = per_axis("kernel_size", kernel_size, ndim, 1)
-    params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
+    params = Parameters(stride, padding, dilation, padding_mode=padding_mode, padding_value=padding_value)
     layout = Layout.of("x", x.shape, ndim, channel_axis)
     batch = len(layout.batch)
     x = _moved(x, layout.channels, batch, xp=xp)
     size = tuple(x.shape[batch + 1 :])
-    columns = linear(partial(_unfolded, kernel, params), partial(_folded, size, kernel, params), x, ndim)
+    there, back = partial(_unfolded, kernel, params, False), partial(_folded, size, kernel, params)
+    columns = linear(partial(_unfolded, kernel, params, True), (there, back), x, ndim)
     return _moved(columns, batch, min(layout.channels, batch + 1), xp=xp)
 
 
@@ -111,6 +112,7 @@ def fold(
     padding: Padding = 0,
     dilation: PerAxis = 1,
     padding_mode: str | Sequence[str] = "zeros",
+    padding_value: complex = 0.0,
     channel_axis: int = 1,
 ) -> ArrayT:
     """Add columns to where `unfold` takes them from (col2im): its adjoint.
@@ -123,8 +125,8 @@ def fold(
         The spatial sizes of the result; an integer is that of as many axes as `kernel_size` has, or of a single one.
     kernel_size : int or sequence of int
         The sizes of a window, one for all axes or one for each.
-    stride, padding, dilation, padding_mode, channel_axis
-        What `unfold` was given. The result has its channels on that axis.
+    stride, padding, dilation, padding_mode, padding_value, channel_axis
+        What `unfold` was given; a constant border is added to no element. The result has its channels on that axis.
 
     Returns
     -------
@@ -169,8 +171,9 @@ def fold(
     rows = columns.shape[-2]
     if rows % math.prod(kernel):
         raise ValueError(f"columns must have a multiple of {math.prod(kernel)} rows, one for each tap: got {rows}")
-    params = Parameters(stride, padding, dilation, padding_mode=padding_mode)
-    x = linear(partial(_folded, size, kernel, params), partial(_unfolded, kernel, params), columns, 1)
+    params = Parameters(stride, padding, dilation, padding_mode=padding_mode, padding_value=padding_value)
+    there, back = partial(_folded, size, kernel, params), partial(_unfolded, kernel, params, False)
+    x = linear(there, (there, back), columns, 1)
     return _moved(x, batch, channels, xp=xp)
 
 
@@ -183,23 +186,27 @@ def _moved(x: ArrayT, axis: int, to: int, *, xp: Namespace) -> ArrayT:
     return xp.permute_dims(x, tuple(order))
 
 
-def _unfolded(kernel: tuple[int, ...], params: Parameters, x: ArrayT) -> ArrayT:
-    """(*batch, channels, *spatial) -> (*batch, channels * taps, positions)."""
+def _unfolded(kernel: tuple[int, ...], params: Parameters, constant: bool, x: ArrayT) -> ArrayT:
+    """(*batch, channels, *spatial) -> (*batch, channels * taps, positions), with a constant border or without it."""
     xp, ndim = library("x", x), len(kernel)
     layout = Layout.of("x", x.shape, ndim)
     convolution = Convolution.of(layout.inner(x.shape), (1, None, *kernel), params)
+    convolution = convolution.with_value(lambda value: fitting(xp, value, x.dtype) if constant else 0)
     samples, channels, *_ = convolution.shape("x")
     check_elements((samples, channels, *kernel, *convolution.geometry.out), item_bytes(x.dtype), "padding")
 
-    x = layout.inward(x, xp=xp)
+    x = convert(layout.inward(x, xp=xp), native(x.dtype), xp=xp)
     if convolution.border:
         everything = tuple(slice(0, size) for size in (samples, channels, *convolution.bordered.size))
         x = border(x, everything, convolution.border, xp=xp)
-    read, axes = zip(*(axis.part(0, axis.out) for axis in convolution.bordered.axes), strict=True) if ndim else ((), ())
-    geometry = convolution.geometry.over(axes)
-    shape = (samples, channels, *geometry.kernel, *geometry.out)
-    columns: ArrayT = xp.empty(shape, dtype=x.dtype, device=device(x))
-    columns = put(columns, (...,), windows(pad(x[(..., *read)], geometry, xp=xp), geometry, xp=xp), xp=xp)
+    geometry = convolution.bordered
+    taps, positions, met = zip(*(axis.met() for axis in geometry.axes), strict=True) if ndim else ((), (), ())
+    columns: ArrayT = xp.zeros((samples, channels, *geometry.kernel, *geometry.out), dtype=x.dtype, device=device(x))
+    if None not in met:
+        read, axes = zip(*(axis.part(0, axis.out) for axis in met), strict=True) if ndim else ((), ())
+        part = geometry.over(axes)
+        seen = windows(pad(x[(..., *read)], part, xp=xp), part, xp=xp)
+        columns = put(columns, (..., *taps, *positions), seen, xp=xp)
     return xp.reshape(columns, (*layout.batch, channels * geometry.taps, geometry.positions))
 
 
@@ -208,20 +215,29 @@ def _folded(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, 
     xp = library("columns", columns)
     *batch, rows, positions = columns.shape
     channels = rows // math.prod(kernel)
-    convolution = Convolution.of((math.prod(batch), channels, *size), (1, None, *kernel), params)
+    convolution = Convolution.of((math.prod(batch), channels, *size), (1, None, *kernel), params).linear
     geometry = convolution.bordered
     check_elements(convolution.shape("x"), item_bytes(columns.dtype), "output_size")
     if positions != geometry.positions:
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
 
-    dtype, logical = columns.dtype, is_bool(columns, xp=xp)
+    dtype, logical = native(columns.dtype), is_bool(columns, xp=xp)
     work = xp.int32 if logical else accumulating(xp, dtype, working(xp, missing_dtypes(columns, xp=xp), dtype, dtype))
     columns = convert(columns, work, xp=xp)
-    if all(min(axis.kernel, axis.out) == 1 for axis in geometry.axes):  # nothing would be added: perhaps a view
-        columns = xp.asarray(columns, dtype=work, device=device(columns), copy=True)
-    columns = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
-    x = pad_adjoint(fold_windows(columns, geometry, xp=xp), geometry, xp=xp)
-    if convolution.border:
-        x = fold_border(x, convolution.shape("x"), convolution.border, xp=xp)
+    x: ArrayT = xp.reshape(columns, (geometry.samples, channels, *geometry.kernel, *geometry.out))
+    own = False  # until something is added, it may be a view
+    for axis, row in zip(geometry.axes, convolution.rows, strict=True):
+        met = axis.met()[2]
+        own = own or met is None or min(met.kernel, met.out) > 1
+        x = fold_axis(x, axis, 1 + len(kernel), xp=xp)
+        if row.runs:  # at once: with the borders of all axes it might be many times as large
+            x = x if own else _copied(x, xp=xp)
+            x, own = fold_runs(x, 1 + len(kernel), row.runs, row.size, xp=xp), True
+    x = x if own else _copied(x, xp=xp)
     x = xp.not_equal(x, xp.zeros_like(x)) if logical else convert(x, dtype, xp=xp)
     return xp.reshape(x, (*batch, channels, *convolution.shape("x")[2:]))
+
+
+def _copied(x: ArrayT, *, xp: Namespace) -> ArrayT:
+    copy: ArrayT = xp.asarray(x, dtype=x.dtype, device=device(x), copy=True)
+    return copy

@@ -57,6 +57,7 @@ __all__ = [
     "put",
     "quietly",
     "real_parts",
+    "scaled",
     "side_by_side",
     "strided_view",
     "taps_outermost",
@@ -152,6 +153,14 @@ def add(out: ArrayT, where: tuple[Any, ...], block: ArrayT, *, xp: Namespace) ->
         part += block  # type: ignore[operator]  # not `out[where] += block`, which has torch copy the sum onto itself
         return out
     return cast(ArrayT, array_api_extra.at(cast(Any, out))[where].add(cast(Any, block), xp=cast(Any, xp)))
+
+
+def scaled(out: ArrayT, factor: ArrayT, *, xp: Namespace) -> ArrayT:
+    """`out` times a factor; in place where the library can, so never for an array of the caller's."""
+    if _is_writable(out):
+        out *= factor  # type: ignore[operator]
+        return out
+    return xp.multiply(out, factor)
 
 
 def _is_writable(out: object) -> bool:

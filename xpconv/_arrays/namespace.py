@@ -36,6 +36,7 @@ __all__ = [
     "fourier",
     "has",
     "has_fft",
+    "is_bfloat16",
     "is_bool",
     "is_complex",
     "is_dask_array",
@@ -48,6 +49,7 @@ __all__ = [
     "is_torch_namespace",
     "library",
     "missing_dtypes",
+    "native",
 ]
 
 
@@ -172,7 +174,12 @@ def has(xp: Any, dtype: Any, missing: frozenset[str]) -> bool:
 
 def as_dtype(xp: Any, dtype: Any) -> Any:
     """What a user gave, as a dtype that arrays have: NumPy's dtypes, which others use too, have several names."""
-    return np.dtype(dtype) if isinstance(xp.empty(0).dtype, np.dtype) else dtype
+    return native(np.dtype(dtype)) if isinstance(xp.empty(0).dtype, np.dtype) else dtype
+
+
+def native(dtype: Any) -> Any:
+    """A dtype in the byte order of the processor: NumPy has some in the other, as files store them."""
+    return dtype if getattr(dtype, "isnative", True) else np.dtype(dtype.type)
 
 
 def creation(xp: Any, dtype: Any, device: Any) -> Callable[[Any], Any]:
@@ -206,7 +213,7 @@ def copied_like(x: Any, like: Any, dtype: Any = None, name: str = "state") -> An
     """A copy of x in another array's library and on its device; with its own dtype, where none is given."""
     xp = array_api_compat.array_namespace(like)
     library(name, x)
-    x = x.detach() if is_torch_array(x) else x
+    x = x.detach() if is_torch_array(x) else x if native(x.dtype) == x.dtype else x.astype(native(x.dtype))
     try:
         x = moved(x, device_number(like)) if array_api_compat.array_namespace(x) is xp else _numpy(x)
         return xp.asarray(x, dtype=dtype, device=device(like), copy=True)
@@ -224,16 +231,16 @@ def _numpy(x: Any) -> Any:
 
 @lru_cache
 def is_kind(xp: Any, dtype: Any, kind: str) -> bool:
-    return kind == "real floating" if _is_bfloat16(dtype) else bool(xp.isdtype(dtype, kind))
+    return kind == "real floating" if is_bfloat16(dtype) else bool(xp.isdtype(dtype, kind))
 
 
 @lru_cache
 def float_bits(xp: Any, dtype: Any) -> int:
     """How many bits a real number, or each part of a complex one, has."""
-    return 16 if _is_bfloat16(dtype) else int(xp.finfo(dtype).bits)
+    return 16 if is_bfloat16(dtype) else int(xp.finfo(dtype).bits)
 
 
-def _is_bfloat16(dtype: Any) -> bool:
+def is_bfloat16(dtype: Any) -> bool:
     """Whether it is the dtype that the package ml_dtypes adds to NumPy, CuPy and JAX: NumPy takes it for no number."""
     return isinstance(dtype, np.dtype) and dtype.name == "bfloat16"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Generic
 
 from .._spec.convolution import Run
@@ -25,6 +24,7 @@ __all__ = [
     "border",
     "border_adjoint",
     "fold_border",
+    "fold_runs",
     "pad",
     "pad_adjoint",
     "pieces_of",
@@ -86,10 +86,7 @@ def as_it_is(x: ArrayT, where: tuple[Any, ...]) -> ArrayT:
 def border(x: ArrayT, where: tuple[slice, ...], runs: Runs, *, xp: Namespace) -> ArrayT:
     """(n, c, *size) -> what lies at `where` of (n, c, *padded)."""
     pieces = [None if axis is None else pieces_of(axis, at) for axis, at in zip(runs, where[2:], strict=True)]
-    near = [
-        at if axis is None else slice(min(run.inputs.start for run in axis), max(run.inputs.stop for run in axis))
-        for axis, at in zip(pieces, where[2:], strict=True)
-    ]
+    near = [at if axis is None else _reach(axis) for axis, at in zip(pieces, where[2:], strict=True)]
     x = x[(*where[:2], *near)]
     for i, axis in enumerate(pieces, 2):
         if axis is not None and not (len(axis) == 1 and axis[0].step == 1):
@@ -97,7 +94,13 @@ def border(x: ArrayT, where: tuple[slice, ...], runs: Runs, *, xp: Namespace) ->
     return x
 
 
-def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) -> tuple[tuple[slice, ...], ArrayT]:
+def _reach(runs: Sequence[Run]) -> slice:
+    """From the first to the last of the inputs that stand in runs."""
+    inputs = [run.inputs for run in runs if run.value is None] or [slice(0, 0)]
+    return slice(min(one.start for one in inputs), max(one.stop for one in inputs))
+
+
+def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) -> tuple[tuple[Any, ...], ArrayT]:
     """Which inputs a piece of the border, (n, c, *places), repeats; and what it adds to their gradient."""
     where = [slice(None), slice(None)]
     for i, run in enumerate(runs, 2):
@@ -107,47 +110,56 @@ def border_adjoint(piece: ArrayT, runs: Sequence[Run | None], *, xp: Namespace) 
         elif run is not None and run.step == 0:
             dtype = piece.dtype if "int64" in missing_dtypes(piece, xp=xp) else None  # to sum integers in
             piece = convert(xp.sum(piece, axis=i, keepdims=True, dtype=dtype), piece.dtype, xp=xp)
-    return tuple(where), piece
+    return (*where, ...), piece
 
 
 def fold_border(bordered: ArrayT, shape: tuple[int, ...], runs: Runs, *, xp: Namespace) -> ArrayT:
-    """(n, c, *padded) -> (n, c, *size): the gradient of each place, added to that of the input which it holds.
+    """(n, c, *padded) -> (n, c, *size), axis by axis."""
+    for i, (axis, size) in enumerate(zip(runs, shape[2:], strict=True), 2):
+        bordered = bordered if axis is None else fold_runs(bordered, i, axis, size, xp=xp)
+    return bordered
+
+
+def fold_runs(bordered: ArrayT, along: int, runs: Sequence[Run], size: int, *, xp: Namespace) -> ArrayT:
+    """(..., padded, ...) -> (..., size, ...): the gradient of each place, added to that of the input which it holds.
 
     The sums take the memory of `bordered` where each input has a place of its own.
     """
-    inner = [  # of each axis with a border, the run that holds every input once
-        next((run for run in axis if run.inputs == slice(0, size) and run.step == 1), None) if axis else None
-        for axis, size in zip(runs, shape[2:], strict=True)
-    ]
-    if any(axis and own is None for axis, own in zip(runs, inner, strict=True)):  # some inputs are cropped
-        x: ArrayT = xp.zeros(shape, dtype=bordered.dtype, device=device(bordered))
-        inner = []
+    every: tuple[Any, ...] = (slice(None),) * along
+    # The run that holds every input once; there is none where some are cropped.
+    own = next((run for run in runs if run.inputs == slice(0, size) and run.step == 1), None)
+    if own is None:
+        shape = (*bordered.shape[:along], size, *bordered.shape[along + 1 :])
+        sums: ArrayT = xp.zeros(shape, dtype=bordered.dtype, device=device(bordered))
     else:
-        x = bordered[(..., *(slice(None) if own is None else own.places for own in inner))]
-    for each in product(*((None,) if axis is None else axis for axis in runs)):
-        if [*each] != inner:
-            places = (slice(None) if run is None else run.places for run in each)
-            x = add(x, *border_adjoint(bordered[(..., *places)], each, xp=xp), xp=xp)
-    return x
+        sums = bordered[(*every, own.places, ...)]
+    for run in runs:
+        if run is not own:
+            piece = bordered[(*every, run.places, ...)]
+            sums = add(sums, *border_adjoint(piece, (*(None,) * (along - 2), run), xp=xp), xp=xp)
+    return sums
 
 
 def pieces_of(runs: Sequence[Run], at: slice) -> list[Run]:
     """Those parts of the runs that lie within `at`."""
     pieces = []
-    for places, inputs, step in runs:
+    for places, inputs, step, value in runs:
         start, stop = max(places.start, at.start), min(places.stop, at.stop)
         if start >= stop:
             continue
         skipped, left = start - places.start, places.stop - stop
         before, after = (skipped, left) if step == 1 else (left, skipped) if step == -1 else (0, 0)
-        pieces.append(Run(slice(start, stop), slice(inputs.start + before, inputs.stop - after), step))
+        pieces.append(Run(slice(start, stop), slice(inputs.start + before, inputs.stop - after), step, value))
     return pieces
 
 
 def repeated(x: ArrayT, axis: int, run: Run, origin: int, *, xp: Namespace) -> ArrayT:
-    """The inputs of a run, as they stand at its places; x begins with the input `origin`."""
-    where = (*(slice(None),) * axis, slice(run.inputs.start - origin, run.inputs.stop - origin))
-    x = x[(*where, ...)]
+    """The inputs of a run, as they stand at its places, or its constant; x begins with the input `origin`."""
+    if run.value is None:
+        where = (*(slice(None),) * axis, slice(run.inputs.start - origin, run.inputs.stop - origin))
+        x = x[(*where, ...)]
+    else:
+        x = xp.full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), run.value, dtype=x.dtype, device=device(x))
     if run.step == 0:
         return xp.broadcast_to(x, (*x.shape[:axis], run.places.stop - run.places.start, *x.shape[axis + 1 :]))
     return x if run.step == 1 else flip(x, (axis,), xp=xp)

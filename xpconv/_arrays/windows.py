@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import operator
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._spec.geometry import Axis, Geometry
 from .devices import device
 from .doors import add, put, strided_view
 from .typing import ArrayT, Namespace
 
-__all__ = ["columns", "fold", "row_windows", "windows"]
+__all__ = ["columns", "fold", "fold_axis", "row_windows", "windows"]
 
 FEW = 15  # up to so many slices are faster than the alternative; four times as many, if they have no gaps
 
@@ -85,49 +85,71 @@ def row_windows(x: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
 
 
 def fold(columns: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
-    """(n, c, *kernel, *out) -> (n, c, *padded): each value added to where `windows` took it from."""
+    """(n, c, *kernel, *out) -> (n, c, *size): each value added to the input that it was taken from."""
     along = 1 + len(geometry.axes)
     for axis in geometry.axes:
-        # (n, c, *kernel[i:], *padded[:i], *out[i:]) -> (n, c, *kernel[i + 1:], *padded[:i], kernel[i], *out[i:])
-        columns = xp.moveaxis(columns, 2, along)
-        # Tap by tap or window by window, whichever are fewer: a value of (tap, window) belongs to both.
-        if _pieces(axis, axis.kernel, axis.dilation, axis.stride) <= _pieces(
-            axis, axis.out, axis.stride, axis.dilation
-        ):
-            columns = _added(columns, along, axis.dilation, axis.stride, axis.padded, xp=xp)
-        else:
-            columns = xp.moveaxis(columns, along, along + 1)
-            columns = _added(columns, along, axis.stride, axis.dilation, axis.padded, xp=xp)
-        # (n, c, *kernel[i + 1:], *padded[:i + 1], *out[i + 1:])
+        columns = fold_axis(columns, axis, along, xp=xp)
     return columns
+
+
+def fold_axis(columns: ArrayT, axis: Axis, along: int, *, xp: Namespace) -> ArrayT:
+    """(n, c, *kernel[i:], *size[:i], *out[i:]) -> (n, c, *kernel[i + 1:], *size[:i + 1], *out[i + 1:])."""
+    columns = xp.moveaxis(columns, 2, along)  # (n, c, *kernel[i + 1:], *size[:i], kernel[i], *out[i:])
+    taps, outputs, met = axis.met()
+    if met is None:
+        shape = (*columns.shape[:along], axis.size, *columns.shape[along + 2 :])
+        zeros: ArrayT = xp.zeros(shape, dtype=columns.dtype, device=device(columns))
+        return zeros
+    if (met.kernel, met.out) != (axis.kernel, axis.out):
+        columns = columns[(*(slice(None),) * along, taps, outputs, ...)]
+    # Tap by tap or window by window, whichever are fewer: a value of (tap, window) belongs to both.
+    by_tap = _pieces(met, met.kernel, met.dilation, met.stride) <= _pieces(met, met.out, met.stride, met.dilation)
+    if by_tap:
+        return _added(columns, along, _Places(met.dilation, met.stride, met.lo, met.size), xp=xp)
+    columns = xp.moveaxis(columns, along, along + 1)
+    return _added(columns, along, _Places(met.stride, met.dilation, met.lo, met.size), xp=xp)
 
 
 def _pieces(axis: Axis, count: int, step: int, stride: int) -> int:
     return -(-count // stride) if step == 1 and min(axis.kernel, axis.out) > FEW else count
 
 
-def _added(pieces: ArrayT, along: int, step: int, stride: int, size: int, *, xp: Namespace) -> ArrayT:
-    """(..., n, m, ...) -> (..., size, ...): entry j of piece i is added at place `step * i + stride * j`.
+class _Places(NamedTuple):
+    """Entry j of piece i belongs at `step * i + stride * j - lo`, if that is one of `size` places."""
+
+    step: int
+    stride: int
+    lo: int
+    size: int
+
+
+def _added(pieces: ArrayT, along: int, places: _Places, *, xp: Namespace) -> ArrayT:
+    """(..., n, m, ...) -> (..., size, ...): each entry of each piece is added at its place.
 
     Of many pieces, i = q*k + r, those of one r are added first: for all r at the same time, one q after the other.
     """
     n, m = pieces.shape[along : along + 2]
     head, tail = pieces.shape[:along], pieces.shape[along + 2 :]
+    step, stride, lo, size = places
 
     def zeros(*middle: int) -> ArrayT:
         nothing: ArrayT = xp.zeros((*head, *middle, *tail), dtype=pieces.dtype, device=device(pieces))
         return nothing
 
-    if n == 1 and m == size:
-        return pieces[_along(along, 0)]
+    if n == 1 and (stride == 1 or m == 1) and 0 <= lo <= m - size:
+        return pieces[(*(slice(None),) * along, 0, slice(lo, lo + size), ...)]
     if n > FEW and step == 1 < stride:  # k = stride: the places of one r are all r + stride * (q + j)
         k, count = stride, -(-n // stride)
         if n < k * count:
             pieces = put(zeros(k * count, m), _along(along, slice(0, n)), pieces, xp=xp)
         pieces = xp.moveaxis(xp.reshape(pieces, (*head, count, k, m, *tail)), along, along + 1)
-        sums = _added(pieces, along + 1, 1, 1, max(-(-size // stride), count + m - 1), xp=xp)
+        sums = _added(pieces, along + 1, _Places(1, 1, 0, count + m - 1), xp=xp)
         sums = xp.reshape(xp.moveaxis(sums, along, along + 1), (*head, -1, *tail))
-        return sums[_along(along, slice(0, size))]
+        begin, end = max(lo, 0), min(lo + size, sums.shape[along])
+        sums = sums[_along(along, slice(begin, end))]
+        return (
+            sums if end - begin == size else put(zeros(size), _along(along, slice(begin - lo, end - lo)), sums, xp=xp)
+        )
     done, total = 0, None
     if n > 2 * FEW and stride == 1:
         k = math.isqrt(n)
@@ -135,12 +157,16 @@ def _added(pieces: ArrayT, along: int, step: int, stride: int, size: int, *, xp:
         done = k * count
         most = xp.reshape(pieces[_along(along, slice(0, done))], (*head, count, k, m, *tail))
         most = xp.moveaxis(most, along, along + 1)
-        sums = _added(most, along + 1, step * k, 1, step * k * (count - 1) + m, xp=xp)
-        total = _added(sums, along, step, 1, size, xp=xp)
+        sums = _added(most, along + 1, _Places(step * k, 1, 0, step * k * (count - 1) + m), xp=xp)
+        total = _added(sums, along, _Places(step, 1, lo, size), xp=xp)
     total = zeros(size) if total is None else total
     for i in range(done, n):
-        where = slice(step * i, step * i + stride * (m - 1) + 1, stride)
-        total = add(total, _along(along, where), pieces[_along(along, i)], xp=xp)
+        first = step * i - lo
+        begin, end = max(-(first // stride), 0), min((size - 1 - first) // stride + 1, m)
+        if begin < end:
+            where = slice(first + stride * begin, first + stride * (end - 1) + 1, stride)
+            piece = pieces[(*(slice(None),) * along, i, slice(begin, end), ...)]
+            total = add(total, _along(along, where), piece, xp=xp)
     return total
 
 

@@ -67,6 +67,7 @@ class Blocks(NamedTuple):
 
 def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any) -> Any:
     """What fills the slot, lazily; y and dx in the chunks of `like`, or in those that follow from an operand's."""
+    problem = problem.reading(a.dtype, b.dtype)
     a, b = arranged(problem, as_chunks(a), as_chunks(b), xp=xp)
     chunks = problem.layout.inward(like, xp=xp).chunks if is_dask_array(like) else None
     slot = problem.slot
@@ -76,8 +77,8 @@ def evaluate(problem: Problem, a: Any, b: Any, bias: Any, like: Any, *, xp: Any)
     wide = problem.dtype
     if is_floating(wide, xp=xp) and not problem.dtypes.mixed:
         wide = problem.compute_dtype(bias, xp=xp)
-    shape = problem.convolution.shape(slot)
-    if 0 in (a.size, b.size, *shape):
+    shape, read = problem.convolution.shape(slot), problem.convolution.bordered
+    if 0 in (*shape, *read.x_shape, *read.w_shape, *read.y_shape):
         out = da.zeros(shape, dtype=wide, chunks=chunks or -1, meta=_meta(a, len(shape), wide))
     else:
         names = (name for name in "yxw" if name != slot)
@@ -222,7 +223,11 @@ def _cut(array: Any, i: int, halos: Sequence[Halo]) -> Any:
     layer: dict[Any, Any] = {}
     for block, halo in enumerate(halos):
         parts = []
+        near = next((bisect_right(starts, run.inputs.start) - 1 for run in halo.runs if run.value is None), 0)
         for run in halo.runs or [Run(slice(0, 1), slice(0, 1), 1)]:  # dask has no chunks of nothing
+            if run.value is not None:  # of a chunk only the shape is read
+                parts.append((near, run))
+                continue
             chunks = list(range(bisect_right(starts, run.inputs.start) - 1, bisect_left(starts, run.inputs.stop)))
             for chunk in reversed(chunks) if run.step == -1 else chunks:
                 first, last = max(starts[chunk], run.inputs.start), min(starts[chunk + 1], run.inputs.stop)
@@ -298,5 +303,5 @@ def _block(a: Any, b: Any, *, problem: Problem, chosen: Options, halos: Sequence
 def _part_of(problem: Problem, counts: tuple[int, int, int, int], axes: tuple[Axis, ...]) -> Problem:
     """The problem of a block, whose border has been read already."""
     across = zip(problem.convolution.rows, axes, strict=True)
-    rows = tuple(row._replace(axis=axis, mode="zeros") for row, axis in across)
+    rows = tuple(row._replace(axis=axis, mode="zeros", value=0) for row, axis in across)
     return problem.on(Convolution(*counts, rows))

@@ -128,17 +128,22 @@ def zeros(shape: tuple[int, ...], dtype: Any, like: ArrayT, *, xp: Namespace) ->
     return cast(ArrayT, xp.zeros(shape, dtype=dtype, device=device(like)))
 
 
-def linear(there: Callable[[ArrayT], ArrayT], back: Callable[[ArrayT], ArrayT], x: ArrayT, whole: int) -> ArrayT:
-    """`there(x)`. torch learns that `back` is its adjoint, dask that it needs the last `whole` axes in one chunk."""
+def linear(
+    work: Callable[[ArrayT], ArrayT],
+    maps: tuple[Callable[[ArrayT], ArrayT], Callable[[ArrayT], ArrayT]],
+    x: ArrayT,
+    whole: int,
+) -> ArrayT:
+    """`work(x)`. torch learns the linear map in it, and its adjoint; dask that the last `whole` axes are one chunk."""
     made: ArrayT
     if is_torch_array(x):
         from .torch import Linear
 
-        made = Linear.apply(there, back, x)
+        made = Linear.apply(work, *maps, x)
         return made
     if is_dask_array(x):
         from .dask import by_channels
 
-        made = by_channels(there, x, whole)
+        made = by_channels(work, x, whole)
         return made
-    return there(x)
+    return work(x)

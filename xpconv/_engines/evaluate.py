@@ -15,7 +15,7 @@ from .._algorithms.weight import Weight
 from .._arrays.devices import device
 from .._arrays.doors import add, complex_of, conj, convert, flip, put, real_parts
 from .._arrays.dtypes import accumulating, real_dtype, widest, working
-from .._arrays.namespace import float_bits, is_complex, is_floating, missing_dtypes
+from .._arrays.namespace import float_bits, is_complex, is_floating, missing_dtypes, native
 from .._arrays.padding import Operand, fold_border
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Step
@@ -27,6 +27,7 @@ __all__ = ["arranged", "bias_grad", "evaluate", "fill", "only_bias", "placed"]
 
 def evaluate(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *, xp: Namespace) -> ArrayT:
     """What fills the problem's slot, from the other two and a bias; b may be a `Weight`."""
+    problem = problem.reading(a.dtype, b.array.dtype if isinstance(b, Weight) else b.dtype)
     if current().batch_invariant and problem.result != "w" and problem.convolution.samples > 1:
         return _sample_by_sample(problem, *arranged(problem, a, b, xp=xp), bias, xp=xp)
     plain = problem.plain
@@ -150,13 +151,15 @@ def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, 
     real, dtype, conjugated = problem.of_real_parts(xp=xp), problem.dtype, problem.conjugated
     real = real.with_dtype(real.compute_dtype(xp=xp))  # rounded once, after the sum
     wide = dtype if real.dtype == real_dtype(dtype, xp=xp) else widest(xp, dtype)
+    imag = problem.of_real_parts("imag", xp=xp).with_dtype(real.dtype)
+    of_ai, of_bi = (imag if problem.slot == slot else real for slot in "yw")
     y = fill(real, ar, br, xp=xp)
     if ai is not None and bi is not None:
         # Only in the gradient of a real operand are both complex; one of them is conjugated, and i times -i is 1.
-        y = xp.add(y, fill(real, ai, bi, xp=xp))
+        y = xp.add(y, fill(of_ai if problem.slot == "y" else of_bi, ai, bi, xp=xp))
     if is_complex(dtype, xp=xp):
         # Only one operand is complex here: if both are, nothing is mixed, or the result is the gradient of a real one.
-        imaginary = fill(real, ar, bi, xp=xp) if ai is None else fill(real, ai, br, xp=xp)
+        imaginary = fill(of_bi, ar, bi, xp=xp) if ai is None else fill(of_ai, ai, br, xp=xp)
         if conjugated == (0 if bi is None else 1):
             imaginary = xp.negative(imaginary)
         y = complex_of(y, imaginary, wide, xp=xp)
@@ -167,7 +170,7 @@ def _by_real_parts(problem: Problem, a: ArrayT, b: ArrayT, bias: ArrayT | None, 
 
 def bias_grad(dy: ArrayT, problem: Problem, *, xp: Namespace) -> ArrayT:
     """dbias: the sum of dy over samples and positions; of each sample, where it has a weight of its own."""
-    dtype, missing = dy.dtype, missing_dtypes(dy, xp=xp)
+    dtype, missing = native(dy.dtype), missing_dtypes(dy, xp=xp)
     dy = problem.layout.inward(dy, xp=xp)
     if is_floating(dtype, xp=xp):
         precise = float_bits(xp, problem.dtypes.compute_grad) == 64

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, TypeAlias, cast
 
 from .._algorithms.contract import Reading, Task, check
 from .._arrays.doors import item_bytes
-from .._arrays.dtypes import DTypes, exact, real_dtype, result_dtype, widest
+from .._arrays.dtypes import DTypes, exact, fitting, gradient_dtype, real_dtype, result_dtype, widest
 from .._arrays.layout import Layout
 from .._arrays.namespace import is_floating, missing_dtypes
 from .._arrays.typing import ArrayT, Namespace
@@ -62,8 +63,18 @@ class Problem:
         return _remembered(_of_weight_grad, params, (kernel_size,), xp, *facts)
 
     def with_slot(self, name: str) -> Problem:
-        """The same problem with another slot to fill: a derivative of a slot is another slot."""
-        return self._derived(result=name, dtype=getattr(self.dtypes, name))
+        """The same problem with another slot to fill: a derivative of a slot is another slot.
+
+        The gradient of the input is linear: a constant border does not change with the input.
+        """
+        problem = self.linear if name == "x" else self
+        return problem._derived(result=name, dtype=self.dtypes.of_result(name))
+
+    @once
+    def linear(self) -> Problem:
+        """The same problem for a change of the input, which leaves a constant border as it is."""
+        linear = self.convolution.linear
+        return self if linear is self.convolution else replace(self, convolution=linear)
 
     def with_dtype(self, dtype: Any) -> Problem:
         """The same problem with the result in another dtype."""
@@ -77,6 +88,18 @@ class Problem:
             raise ValueError('precision must be "auto" or "high" where there is no float64 to sum in: got "highest"')
         forward, backward = (widest(xp, dtype) for dtype in (self.dtypes.compute, self.dtypes.compute_grad))
         return self._derived(dtypes=self.dtypes._replace(compute=forward, compute_grad=backward))
+
+    def reading(self, *dtypes: Any) -> Problem:
+        """The same problem for operands of these dtypes, of another byte order say."""
+        if dtypes == self._reads:
+            return self
+        names = (name for name in "yxw" if name != self.result)
+        return self._derived(dtypes=self.dtypes._replace(**dict(zip(names, dtypes, strict=True))))
+
+    @once
+    def _reads(self) -> tuple[Any, ...]:
+        """The dtypes of the operands."""
+        return tuple(getattr(self.dtypes, name) for name in "yxw" if name != self.result)
 
     def _derived(self, **changes: Any) -> Problem:
         """Another problem of the family, remembered as long as this one."""
@@ -185,8 +208,8 @@ class Problem:
 
     def compute_dtype(self, bias: Any = None, *, xp: Namespace) -> Any:
         """The dtype to multiply and add in; a bias is added in it as well."""
-        x, w, y, forward, backward, _ = self.dtypes
-        compute = forward if self.result == "y" else backward
+        x, w, y = self.dtypes[:3]
+        compute = self.dtypes.compute if self.result == "y" else self.dtypes.compute_grad
         if compute == y or is_floating(y, xp=xp) or not is_floating(compute, xp=xp):
             return compute
         first, second = {"y": (x, w), "x": (y, w), "w": (y, x)}[self.result]
@@ -198,10 +221,14 @@ class Problem:
         for _, task in real.tasks:
             check(task, like, real.compute_dtype(bias, xp=xp), xp=xp)
 
-    def of_real_parts(self, *, xp: Namespace) -> Problem:
-        """The same problem for real or imaginary parts of complex numbers: T is linear in each operand."""
-        x, w, y, dtype = (real_dtype(dtype, xp=xp) for dtype in (*self.dtypes[:3], self.dtype))
-        return self._derived(dtypes=self.dtypes._replace(x=x, w=w, y=y, mixed=False), dtype=dtype)
+    def of_real_parts(self, part: str = "real", *, xp: Namespace) -> Problem:
+        """The same problem for real or imaginary parts of complex numbers, as `part` says of x and its border."""
+        own = (real_dtype(dtype, xp=xp) for dtype in self.dtypes[:5])
+        return self._derived(
+            dtypes=DTypes._make((*own, *self.dtypes[5:7], False)),
+            dtype=real_dtype(self.dtype, xp=xp),
+            convolution=self.convolution.with_value(attrgetter(part)),
+        )
 
 
 # What is remembered from call to call.
@@ -235,6 +262,7 @@ def _of(params: Parameters, transposed: Transposed, xp: Any, *facts: Any) -> Pro
         convolution = Convolution.of(inner, w_shape, params)
     else:
         convolution = Convolution.of_transposed(inner, w_shape, params, *transposed)
+    convolution = convolution.with_value(lambda value: fitting(xp, value, x_dtype))
     y = result_dtype(xp, params.dtype, missing, x=x_dtype, weight=w_dtype)
     dtypes = DTypes.of(x_dtype, w_dtype, y, missing, xp=xp)
     slots = FORWARD if transposed is None else TRANSPOSED
@@ -250,8 +278,8 @@ def _of_input_grad(params: Parameters, sizes: tuple[PerAxis], xp: Any, *facts: A
     if params.per_sample:
         w_shape = _of_one_sample("dy", layout, w_shape)
     size = per_axis("input_size", *sizes, ndim, 0)
-    convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params)
-    dx = result_dtype(xp, params.dtype, missing, dy=y_dtype, weight=w_dtype)
+    convolution = Convolution.of((layout.inner(y_shape)[0], None, *size), w_shape, params).linear
+    dx = gradient_dtype(xp, params.dtype, missing, dy=y_dtype, weight=w_dtype)
     check_elements(convolution.shape("x"), item_bytes(dx), "input_size")
     dtypes = DTypes.of(dx, w_dtype, y_dtype, missing, xp=xp)
     return _checked(Problem("x", FORWARD, convolution, layout, params.flip, dtypes, dx, params.per_sample), y_shape)
@@ -265,7 +293,8 @@ def _of_weight_grad(params: Parameters, sizes: tuple[Sequence[int]], xp: Any, *f
         _check_batch("x", layout)
     outputs = Layout.of("dy", y_shape, len(kernel), params.channel_axis).inner(y_shape)[1]
     convolution = Convolution.of(layout.inner(x_shape), (outputs, None, *kernel), params)
-    dw = result_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
+    convolution = convolution.with_value(lambda value: fitting(xp, value, x_dtype))
+    dw = gradient_dtype(xp, params.dtype, missing, dy=y_dtype, x=x_dtype)
     check_elements(convolution.shape("w"), item_bytes(dw), "kernel_size")
     dtypes = DTypes.of(x_dtype, dw, y_dtype, missing, xp=xp)
     return _checked(Problem("w", FORWARD, convolution, layout, params.flip, dtypes, dw, params.per_sample), y_shape)

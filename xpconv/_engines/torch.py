@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ast import literal_eval
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -68,11 +68,13 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
             after = len(layout.batch) + layout.ndim - layout.channels
             zeros = only_bias(problem, None, a, xp=library("a", a))
             return zeros + tbias.to(problem.dtype).reshape(-1, *(1,) * after)
+        of_a, of_b = (problem.linear if name == "x" else problem for name in _others(problem.result))
         if ta is None or tb is None:
-            return solve(problem, *((a, tb) if ta is None else (ta, b)), tbias)
+            return solve(of_b, a, tb, tbias) if ta is None else solve(of_a, ta, b, tbias)
         # Rounded once, after the sum.
-        wide = problem.with_dtype(torch.promote_types(problem.dtype, problem.dtypes.compute))
-        return (solve(wide, ta, b, tbias) + solve(wide, a, tb, None)).to(problem.dtype)
+        wide = torch.promote_types(problem.dtype, problem.dtypes.compute)
+        ty = solve(of_a.with_dtype(wide), ta, b, tbias) + solve(of_b.with_dtype(wide), a, tb, None)
+        return ty.to(problem.dtype)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], problem: Problem, *operands: Any) -> tuple[Any, int]:
@@ -100,27 +102,31 @@ def solve(problem: Problem, a: Any, b: Any, bias: Any) -> Any:
 
 
 class Linear(torch.autograd.Function):  # type: ignore[misc]
-    """`there(x)`, a linear map whose adjoint is `back`; both take one more axis in front, and keep it."""
+    """`work(x)`, the linear map `there` and perhaps a constant; all take one more axis in front, and keep it.
+
+    The adjoint of `there` is `back`.
+    """
 
     @staticmethod
-    def forward(there: Callable[[Any], Any], back: Callable[[Any], Any], x: Any) -> Any:  # noqa: ARG004
-        return _own(there(x.detach()))  # without it `asarray` would copy that x requires a gradient
+    def forward(work: Callable[[Any], Any], there: Any, back: Any, x: Any) -> Any:  # noqa: ARG004
+        return _own(work(x.detach()))  # without it `asarray` would copy that x requires a gradient
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
-        ctx.there, ctx.back, _ = inputs
+        _, ctx.there, ctx.back, _ = inputs
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> tuple[Any, ...]:
-        return None, None, Linear.apply(ctx.back, ctx.there, g)
+        return None, None, None, Linear.apply(ctx.back, ctx.back, ctx.there, g)
 
     @staticmethod
-    def jvp(ctx: Any, _there: None, _back: None, tx: Any) -> Any:
-        return Linear.apply(ctx.there, ctx.back, tx)
+    def jvp(ctx: Any, _work: None, _there: None, _back: None, tx: Any) -> Any:
+        return Linear.apply(ctx.there, ctx.there, ctx.back, tx)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], there: Any, back: Any, x: Any) -> tuple[Any, int]:  # noqa: ARG004
-        return Linear.apply(there, back, x.movedim(in_dims[2], 0)), 0
+    def vmap(info: Any, in_dims: tuple[Any, ...], *operands: Any) -> tuple[Any, int]:  # noqa: ARG004
+        *maps, x = operands
+        return Linear.apply(*maps, x.movedim(in_dims[3], 0)), 0
 
 
 def _own(out: Any) -> Any:
@@ -155,8 +161,9 @@ def _(problem: str, a: Any, b: Any, bias: Any) -> Any:  # noqa: ARG001
 
 @lru_cache(maxsize=1024)
 def _written(problem: Problem) -> str:
-    rows = tuple((tuple(row.axis), row.input_dilation, row.mode) for row in problem.convolution.rows)
-    (*dtypes, mixed), counts = (*problem.dtypes[:5], problem.dtype, problem.dtypes.mixed), problem.convolution.counts
+    rows = tuple((tuple(row.axis), *row[1:3], str(row.value)) for row in problem.convolution.rows)
+    (*dtypes, mixed), counts = problem.dtypes, problem.convolution.counts
+    dtypes.append(problem.dtype)
     names = tuple(str(dtype).removeprefix("torch.") for dtype in dtypes)
     return repr((problem.result, problem.slots, counts, rows, tuple(problem.layout), problem.flip, names, mixed))
 
@@ -164,11 +171,17 @@ def _written(problem: Problem) -> str:
 @lru_cache(maxsize=1024)
 def _read(written: str) -> Problem:
     name, slots, (samples, groups, outputs, inputs), rows, layout, flip, names, mixed = literal_eval(written)
-    x, w, y, forward, backward, dtype = (getattr(torch, one) for one in names)
-    across = tuple(Row(Axis(*axis), dilation, mode) for axis, dilation, mode in rows)
+    *own, dtype = (getattr(torch, one) for one in names)
+    across = tuple(Row(Axis(*axis), dilation, mode, _number(value)) for axis, dilation, mode, value in rows)
     convolution = Convolution(samples, groups, outputs, inputs, across)
-    dtypes = DTypes(x, w, y, forward, backward, mixed)
-    return Problem(name, slots, convolution, Layout(*layout), flip, dtypes, dtype)
+    return Problem(name, slots, convolution, Layout(*layout), flip, DTypes._make((*own, mixed)), dtype)
+
+
+def _number(written: str) -> complex:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(written)
+    return complex(written)
 
 
 def _others(name: str) -> tuple[str, ...]:

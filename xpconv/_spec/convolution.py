@@ -3,18 +3,20 @@
     T(dy, x, w) = sum over n, g, o, c, j, t of  dy[n, g, o, j] * x[n, g, c, i] * w[g, o, c, t]
 
 where the input `i` is found from the place `stride*j + dilation*t - lo`. On the border there is a zero or, with another
-padding mode, an input again. In a dilated input there is a zero at each place that is no multiple of the dilation.
+padding mode, an input again or a constant. In a dilated input there is a zero at each place that is no multiple of the
+dilation.
 `steps` are the convolutions without dilated inputs that it is the sum of, padded with zeros or not at all.
 """
 
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, pairwise, product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .geometry import (
     NO_SPATIAL_AXES,
@@ -39,15 +41,18 @@ _MODES: dict[str, Callable[[int, int], int]] = {
     "reflect": lambda i, size: abs((i + size - 1) % (2 * size - 2) - size + 1) if size > 1 else 0,
     "replicate": lambda i, size: min(max(i, 0), size - 1),
     "circular": lambda i, size: i % size,
+    "symmetric": lambda i, size: min(i % (2 * size), -(i + 1) % (2 * size)),
 }
+_NAMES = ("zeros", *_MODES, "constant")
 
 
 class Run(NamedTuple):
-    """Adjacent places of the padded axis that hold adjacent inputs, in order or reversed, or all the same input."""
+    """Adjacent places of the padded axis: of adjacent inputs, in order or reversed, of one input, or of a constant."""
 
     places: slice  # on the padded axis
-    inputs: slice
+    inputs: slice  # none for a constant
     step: int  # 1, -1 or 0
+    value: complex | None = None  # the constant
 
 
 class Step(NamedTuple):
@@ -63,7 +68,8 @@ class Row(NamedTuple):
 
     axis: Axis
     input_dilation: int
-    mode: str  # the padding mode; "zeros" also where the padding is empty
+    mode: str  # the padding mode; "zeros" also where the padding is empty, or a constant of zero
+    value: complex = 0  # the constant that it is padded with
 
     @property
     def size(self) -> int:
@@ -73,7 +79,14 @@ class Row(NamedTuple):
     @property
     def runs(self) -> tuple[Run, ...] | None:
         """The runs that make up the padded axis; None where it is padded with zeros."""
-        return None if self.mode == "zeros" else _runs(self.axis, self.mode)
+        return None if self.mode == "zeros" else _runs(self.axis, self.mode, self.value)
+
+    def with_value(self, change: Callable[[complex], complex]) -> Row:
+        """The same row with another constant, if it has one."""
+        if self.mode != "constant":
+            return self
+        value = change(self.value)
+        return self._replace(value=value) if value else self._replace(mode="zeros", value=0)
 
     @property
     def bordered(self) -> Axis:
@@ -103,7 +116,7 @@ class Row(NamedTuple):
         if runs is None:
             return [(*axis.part_of_input(dilation * start, dilation * (stop - 1) + 1), None)]
         found: list[tuple[slice, Axis, Run | None]] = []
-        for places, inputs, step in runs:
+        for places, inputs, step, _ in runs:
             begin, end = max(inputs.start, start), min(inputs.stop, stop)
             skipped = begin - inputs.start if step == 1 else inputs.stop - end
             at = slice(places.start + skipped, places.start + skipped + end - begin) if step else places
@@ -143,7 +156,7 @@ class Convolution:
         dilations = per_axis("input_dilation", parameters.input_dilation, len(w_shape) - 2, 1)
         size = map(dilated, x_shape[2:], dilations)
         geometry = parse((*x_shape[:2], *size), w_shape, *parameters[:4])
-        return cls(*geometry.counts, _rows(geometry.axes, dilations, parameters.padding_mode))
+        return cls(*geometry.counts, _rows(geometry.axes, dilations, parameters))
 
     @classmethod
     def of_transposed(
@@ -168,7 +181,17 @@ class Convolution:
             )
         dilations = per_axis("input_dilation", parameters.input_dilation, len(kernel), 1)
         axes = _transposed_axes(out, kernel, parameters, dilations, (output_padding, output_size))
-        return cls(samples, groups, outputs // groups, inputs, _rows(axes, dilations, parameters.padding_mode))
+        return cls(samples, groups, outputs // groups, inputs, _rows(axes, dilations, parameters)).linear
+
+    def with_value(self, change: Callable[[complex], complex]) -> Convolution:
+        """The same convolution with another constant in its border, if it has one there."""
+        rows = tuple(row.with_value(change) for row in self.rows)
+        return self if rows == self.rows else replace(self, rows=rows)
+
+    @once
+    def linear(self) -> Convolution:
+        """The part of it that is linear in the input: a constant border does not change with the input."""
+        return self.with_value(lambda _: 0)
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
@@ -297,35 +320,52 @@ def part_of(whole: slice, part: slice) -> slice:
     return slice(first, first + step * (count - 1) + 1, steps)
 
 
-def _rows(axes: Sequence[Axis], dilations: Sequence[int], mode: Any) -> tuple[Row, ...]:
+def _rows(axes: Sequence[Axis], dilations: Sequence[int], parameters: Parameters) -> tuple[Row, ...]:
     """The rows with their padding modes checked; an empty border is one of zeros."""
+    mode = cast(Any, parameters.padding_mode)
     modes = tuple(mode) if is_listing(mode) else (mode,) * len(dilations)
-    if len(modes) != len(dilations) or any(type(one) is not str or one not in ("zeros", *_MODES) for one in modes):
-        names = ", ".join(map(repr, ("zeros", *_MODES)))
+    if len(modes) != len(dilations) or any(type(one) is not str or one not in _NAMES for one in modes):
+        names = ", ".join(map(repr, _NAMES))
         kind = ValueError if all(type(one) is str for one in modes) else TypeError
         raise kind(f"padding_mode must be one of {names}, or a sequence of {len(dilations)} of them: got {mode!r}")
+    value = _number(parameters.padding_value)
+    if value and "constant" not in modes:
+        raise ValueError(f"padding_value must be 0 where padding_mode is not 'constant': got {value!r}, {mode!r}")
     rows = []
     for i, (axis, dilation, one) in enumerate(zip(axes, dilations, modes, strict=True)):
-        one = "zeros" if axis.lo <= 0 and axis.hi <= 0 else one
+        one = "zeros" if (axis.lo <= 0 and axis.hi <= 0) or (one == "constant" and not value) else one
         if one != "zeros" and dilation > 1:
             raise ValueError(
                 f"padding_mode must be 'zeros' where input_dilation is not 1: got {one!r} on spatial axis {i}"
             )
-        if one != "zeros" and not axis.size:
+        if one not in ("zeros", "constant") and not axis.size:
             raise ValueError(
                 f"padding_mode must be 'zeros' where there is nothing to repeat: got {one!r} on spatial axis {i}"
             )
-        rows.append(Row(axis, dilation, one))
+        rows.append(Row(axis, dilation, one, value if one == "constant" else 0))
     return tuple(rows)
 
 
-@lru_cache(maxsize=1024)
-def _runs(axis: Axis, mode: str) -> tuple[Run, ...]:
+def _number(value: Any) -> complex:
+    """A number that a user gave, as one of Python's."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Complex):
+        raise TypeError(f"padding_value must be a number: got {value!r}")
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else complex(value)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _runs(axis: Axis, mode: str, value: complex) -> tuple[Run, ...]:
     """The runs of the whole padded axis, in the order of their places."""
-    lo, size, at = axis.lo, axis.size, _MODES[mode]
+    lo, size = axis.lo, axis.size
     start = max(-lo, 0)
     inner = slice(start, max(size + min(axis.hi, 0), start))
     middle = [Run(slice(lo + inner.start, lo + inner.stop), inner, 1)] if inner.start < inner.stop else []
+    if mode == "constant":
+        sides = [Run(slice(*side), slice(0, 0), 0, value) for side in ((0, lo), (lo + size, axis.padded))]
+        return (*sides[: int(lo > 0)], *middle, *sides[1 : 1 + int(axis.hi > 0)])
+    at = _MODES[mode]
     before = _border(0, [at(i, size) for i in range(-lo, 0)])
     return (*before, *middle, *_border(lo + size, [at(i, size) for i in range(size, size + axis.hi)]))
 

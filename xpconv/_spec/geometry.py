@@ -91,6 +91,28 @@ class Axis(NamedTuple):
         period = self.period if (start, stop) == (0, self.size) else 0
         return slice(first, last), self._replace(size=stop - start, lo=lo, hi=hi, period=period)
 
+    def met(self) -> tuple[slice, slice, Axis | None]:
+        """The taps and the outputs from the first to the last that meet an input; and their axis, None without any."""
+        outputs = _reaching(self.out, self.stride, self.extent - 1, self)
+        cropped = self._replace(lo=self.lo - self.stride * outputs.start)
+        taps = _reaching(self.kernel, self.dilation, self.stride * (len(outputs) - 1), cropped)
+        where = slice(taps.start, taps.stop), slice(outputs.start, outputs.stop)
+        if not (self.size and taps and outputs):
+            return *where, None
+        axis = cropped._replace(kernel=len(taps), lo=cropped.lo - self.dilation * taps.start)
+        return *where, axis._replace(hi=self.stride * (len(outputs) - 1) + axis.extent - axis.lo - self.size)
+
+    def misses(self, slot: str) -> bool:
+        """Whether an element of the slot may meet nothing along this axis, by a test that need not be exact."""
+        reach, span = self.extent - 1, self.stride * (self.out - 1)
+        if slot == "y":
+            return self.lo > reach or self.size + self.lo <= span or self.dilation > self.size
+        if slot == "w":
+            return self.lo > span or self.size + self.lo <= reach or self.stride > self.size
+        dense = self.stride <= (self.kernel if self.dilation == 1 else 1)
+        dense = dense and self.dilation <= (self.out if self.stride == 1 else 1)
+        return self.lo < 0 or self.size + self.lo > span + reach + 1 or not dense
+
     def backward(self) -> Axis:
         """The axis of dx as a convolution of dy: dy is dilated by the stride, and the taps are in reverse order."""
         size = self.stride * (self.out - 1) + 1
@@ -374,6 +396,12 @@ def within(axis: Axis) -> Axis:
     """The same windows, without a stride or dilation beyond the padded input, which would only inflate the counts."""
     dilation = axis.dilation if axis.kernel > 1 else 1
     return axis._replace(stride=min(axis.stride, axis.padded - axis.extent + 1), dilation=dilation)
+
+
+def _reaching(count: int, step: int, reach: int, axis: Axis) -> range:
+    """Of windows `step` apart, each with places as far as `reach`, those from the first to the last at inputs."""
+    first = min(max(-(-(axis.lo - reach) // step), 0), count)
+    return range(first, max(min((axis.lo + axis.size - 1) // step + 1, count), first))
 
 
 def _same(axis: Axis) -> tuple[int, int]:

@@ -17,6 +17,7 @@ class LayerParameters(TypedDict, total=False):
     dilation: PerAxis
     groups: int
     padding_mode: str | Sequence[str]
+    padding_value: complex
     input_dilation: PerAxis
     flip: bool
     channel_axis: int
@@ -39,6 +40,7 @@ class Parameters(NamedTuple):
     dilation: PerAxis = 1
     groups: int = 1
     padding_mode: str | Sequence[str] = "zeros"
+    padding_value: complex = 0.0
     input_dilation: PerAxis = 1
     flip: bool = False
     channel_axis: int = 1
