@@ -7,26 +7,25 @@ def with_channel(array, axes):
     return array.reshape((*array.shape[:-axes], 1, *array.shape[-axes:]))
 
 
+def options(mode, strides):
+    return {"padding": mode, "stride": strides or 1, "flip": True}
+
+
 def convolve(data, filt, mode="full", strides=None, multi_channel=False):
     if not multi_channel:
-        y = convolve(with_channel(data, filt.ndim), filt[None, None], mode, strides, True)
-        return y.squeeze(-1 - filt.ndim)
-    return conv(data, filt, padding=mode, stride=strides or 1, flip=True)
+        return convolve(with_channel(data, filt.ndim), filt[None, None], mode, strides, True).squeeze(-1 - filt.ndim)
+    return conv(data, filt, **options(mode, strides))
 
 
 def convolve_data_adjoint(output, filt, data_shape, mode="full", strides=None, multi_channel=False):
-    if not multi_channel:
-        output, filt = with_channel(output, filt.ndim), filt[None, None]
-    size = data_shape[2 - filt.ndim :]
-    dx = conv_input_grad(output, filt, input_size=size, padding=mode, stride=strides or 1, flip=True)
+    output, filt = (output, filt) if multi_channel else (with_channel(output, filt.ndim), filt[None, None])
+    dx = conv_input_grad(output, filt, input_size=data_shape[2 - filt.ndim :], **options(mode, strides))
     return dx.reshape(data_shape)
 
 
 def convolve_filter_adjoint(output, data, filt_shape, mode="full", strides=None, multi_channel=False):
-    if not multi_channel:
-        output, data = (with_channel(array, len(filt_shape)) for array in (output, data))
-    size = filt_shape[2 * multi_channel :]
-    dw = conv_weight_grad(output, data, kernel_size=size, padding=mode, stride=strides or 1, flip=True)
+    output, data = (a if multi_channel else with_channel(a, len(filt_shape)) for a in (output, data))
+    dw = conv_weight_grad(output, data, kernel_size=filt_shape[2 * multi_channel :], **options(mode, strides))
     return dw.reshape(filt_shape)
 
 
