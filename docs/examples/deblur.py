@@ -69,8 +69,8 @@ def restore(b, camera, strength, rounds, iterations, linalg):
     with tqdm(total=rounds * iterations, unit="step") as progress:
         for _ in range(rounds):
             steps = D.matvec(v).reshape(steps_shape)
-            lengths = xp.sqrt(xp.sum(steps**2, axis=(0, 1), keepdims=True) + NOISE**2)  # of all colours together
-            weights = xp.broadcast_to(strength / lengths, steps_shape).reshape(-1)
+            squares = xp.sum(steps**2, axis=(0, 1), keepdims=True)  # of all colours together
+            weights = xp.broadcast_to(strength * (squares + NOISE**2) ** -0.5, steps_shape).reshape(-1)
 
             def normal(v, weights=weights):
                 return A.rmatvec(A.matvec(v)) + D.rmatvec(weights * D.matvec(v))
@@ -88,7 +88,7 @@ def decibels(picture, original):
 def draw(seen, restored, original, residual):
     """Before, after, and what is left; below, in detail, beside what was photographed."""
     figure = Figure(figsize=(11, 7.2), layout="constrained")
-    detail = (slice(110, 200), slice(110, 200))
+    detail = tuple(slice(n * 3 // 8, n * 5 // 8) for n in seen.shape[:2])
     panels = [
         ("seen", seen),
         ("restored", restored),
@@ -116,11 +116,13 @@ def main(argv=None):
     parser.add_argument("--strength", type=float, default=0.002, help="how much a step between neighbours costs")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=12, help="of conjugate gradients in a round")
-    parser.add_argument("--size", type=int, default=320, help="the photograph's left upper corner, so many pixels wide")
+    parser.add_argument("--size", type=int, default=320, help="pixels a side of the photograph's middle")
     parser.add_argument("--figure", default="deblur.png", help="where to save the figure")
     options = parser.parse_args(argv)
     if not Path(options.figure).absolute().parent.is_dir():
         parser.error(f"--figure {options.figure}: there is no such folder")
+    if not 32 <= options.size <= 427:
+        parser.error(f"--size must be from 32 to 427: got {options.size}")
     try:
         xp = array_api_compat.array_namespace(import_module(options.backend).empty(0))
         linalg = import_module(SOLVERS[options.backend])
@@ -128,7 +130,10 @@ def main(argv=None):
     except Exception as error:
         raise SystemExit(f"The backend {options.backend} does not work here: {error!r}") from None
 
-    photograph = load_sample_image("china.jpg")[: options.size, : options.size]
+    photograph = load_sample_image("china.jpg")
+    photograph = photograph[
+        tuple(slice((n - options.size) // 2, (n + options.size) // 2) for n in photograph.shape[:2])
+    ]
     picture = xp.asarray(np.moveaxis(photograph, -1, 0)[:, None] / np.float32(255))  # (3 colours, 1, height, width)
     camera = xp.asarray(shake())
     blurred = conv(picture, camera, flip=True)  # what the blur brings in from beyond the rim is not seen
