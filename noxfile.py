@@ -11,7 +11,17 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests-cpu", "tests-peers", "tests-dask", "tests-nvrtc", "lint", "typing", "docs", "build"]
+nox.options.sessions = [
+    "tests-cpu",
+    "tests-peers",
+    "tests-clients",
+    "tests-dask",
+    "tests-nvrtc",
+    "lint",
+    "typing",
+    "docs",
+    "build",
+]
 nox.options.error_on_external_run = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -64,6 +74,27 @@ def tests_peers(session: nox.Session) -> None:
     session.run("pytest", "tests/peers", "--backends=numpy", *WORKERS, *session.posargs)
 
 
+def install_clients(session: nox.Session) -> None:
+    """The programs that the page "xpconv inside ..." is about, and a model for one of them."""
+    session.install(*group("clients"))
+    session.install("--no-deps", "basic-pitch==0.4.0")
+
+
+@nox.session(name="tests-clients")
+def tests_clients(session: nox.Session) -> None:
+    """Programs with xpconv inside: sigpy, Keras, ONNX, autograd, pylops; their own tests, where they can be had."""
+    session.install(".", *group("test"))
+    install_clients(session)
+    sdists = session.create_tmp()
+    for program in ("autograd", "pylops"):  # their wheels have no tests
+        code = f"import importlib.metadata as m; print(m.version('{program}'))"
+        version = session.run("python", "-c", code, silent=True).strip()
+        source = f"{program}=={version}"
+        session.run("python", "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", sdists, source)
+    backends = "--backends=numpy,cupy:standin"
+    session.run("pytest", "tests/clients", backends, f"--sdists={sdists}", *WORKERS, *session.posargs)
+
+
 @nox.session(name="tests-dask")
 def tests_dask(session: nox.Session) -> None:
     """dask's arrays, clusters whose workers are killed, and the example that runs on one."""
@@ -97,6 +128,7 @@ def typing(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The docstrings' examples, the digits and the voice to the end, and the documentation, every warning an error."""
     session.install(".[audio,examples,volume]", *group("docs"), *group("peers"), *group("test"))
+    install_clients(session)
     session.run("pytest", "--doctest-modules", "--pyargs", "xpconv")
     session.run("pytest", "tests/examples")
     session.run("sphinx-build", "-n", "-W", "--keep-going", "-E", "docs", "docs/_build/html")

@@ -227,6 +227,9 @@ class ndarray:
     def swapaxes(self, axis1, axis2):
         return self._view(self._values.swapaxes(axis1, axis2))
 
+    def squeeze(self, axis=None):
+        return self._view(self._values.squeeze(axis))
+
     def reshape(self, *shape, order="C", copy=None):
         _only(order == "C" and copy is None, "other ways to reshape")
         shape = shape[0] if len(shape) == 1 else shape

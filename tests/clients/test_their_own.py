@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,10 @@ def source(request, tmp_path):
     def unpack(program, folder):
         if sdists is None:
             pytest.fail(f"the tests of {program} are in its source distribution: say where with --sdists, as nox does")
-        (archive,) = Path(sdists).glob(f"{program}-*.tar.gz")
-        with tarfile.open(archive) as files:
+        name = f"{program}-{version(program)}"
+        with tarfile.open(Path(sdists, f"{name}.tar.gz")) as files:
             files.extractall(tmp_path, filter="data")
-        return next(tmp_path.glob(f"{program}-*")) / folder
+        return tmp_path / name / folder
 
     return unpack
 
