@@ -65,7 +65,7 @@ def test_the_photograph_is_restored(request, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--backend", "torch"), "invalid choice: 'torch' (choose from 'numpy', 'cupy')"),
+        (("--backend", "torch"), "argument --backend: invalid choice: 'torch'"),
         (("--size", 428), "deblur.py: error: --size must be from 32 to 427: got 428"),
         (("--figure", "no such folder/deblur.png"), "--figure no such folder/deblur.png: there is no such folder"),
     ],
@@ -73,4 +73,4 @@ def test_the_photograph_is_restored(request, tmp_path):
 def test_what_is_wrong_is_said_first(arguments, sentence):
     done = run_example("deblur.py", *arguments)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith(sentence)
+    assert sentence in done.stderr.splitlines()[-1]
