@@ -85,7 +85,7 @@ class Plan:
 
     @once
     def in_halves(self) -> bool:
-        """Whether y or dw is a product of matrices of 16-bit numbers: not of groups, and rounded once, so not in steps."""
+        """Whether y or dw is a product of matrices of 16-bit numbers: it is rounded once, so in one step."""
         sums = self.parts.count if self.parts.reduced == GROUPS else self.parts.counts[self.parts.reduced]
         return self.limits.halves and type(self.basis) is Lowering and self.largest.groups == sums == 1
 
