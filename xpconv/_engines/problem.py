@@ -158,10 +158,10 @@ class Problem:
 
     @once
     def _in_halves(self) -> bool:
-        """Whether both operands have one dtype of 16 bits."""
+        """Whether both operands and the result have one dtype of 16 bits."""
         by_slot = dict(zip((*self.slots, "w"), (self.dtypes.y, self.dtypes.x, self.dtypes.w), strict=True))
         first, second = (dtype for at, dtype in by_slot.items() if at != self.slot)
-        return first == second and item_bytes(first) == 2
+        return first == second == self.dtype and item_bytes(first) == 2
 
     @once
     def direct(self) -> Task | None:
