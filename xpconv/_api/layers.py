@@ -337,6 +337,7 @@ class Conv:
         Returns
         -------
         array, shape (batch, out_channels, *out) or (out_channels, *out)
+            What `conv` makes of X, the weight and the bias.
 
         Raises
         ------
@@ -358,6 +359,7 @@ class Conv:
         Returns
         -------
         array, shape (batch, out_channels, *out) or (out_channels, *out)
+            What `conv` makes of X, the weight and the bias.
 
         Raises
         ------
@@ -553,6 +555,7 @@ class ConvTranspose(Conv):
         Returns
         -------
         array, shape (batch, out_channels, *out)
+            What `conv_transpose` makes of X, the weight and the bias.
 
         Raises
         ------
@@ -574,6 +577,7 @@ class ConvTranspose(Conv):
         Returns
         -------
         array, shape (batch, out_channels, *out)
+            What `conv_transpose` makes of X, the weight and the bias.
 
         Raises
         ------
