@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -78,3 +79,10 @@ def test_pre_commit_has_the_same_releases_as_the_sessions():
         *groups["lint"],
         *groups["typing"],
     }
+
+
+def test_the_pictures_are_those_of_the_benchmark():
+    """Otherwise: python docs/pictures/draw.py."""
+    folder = ROOT / "docs" / "pictures"
+    for name, draw in runpy.run_path(str(folder / "draw.py"))["PICTURES"].items():
+        assert (folder / name).read_text() == draw()
