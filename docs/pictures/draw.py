@@ -36,7 +36,8 @@ def text(x, y, words, anchor="middle", colour="#222", **style):
 
 def box(x, y, width, height, fill, stroke="none", **style):
     more = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in style.items())
-    return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6" fill="{fill}" stroke="{stroke}"{more}/>'
+    place = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
+    return f'<rect {place} rx="6" fill="{fill}" stroke="{stroke}"{more}/>'
 
 
 def arrow(x, y, to_x, to_y):
