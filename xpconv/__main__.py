@@ -193,8 +193,9 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def attempts(trials: Sequence[Trial], patience: Patience) -> Iterator[Row | str]:
+def attempts(patience: Patience) -> Iterator[Row | str]:
     """A row for each library, device and case, and a sentence where there can be none."""
+    trials = [Trial(case) for case in CASES]
     for name, device in [(name, device) for name, devices in LIBRARIES.items() for device in devices]:
         library = name.partition(".")[0]
         label = f"{library} on {device}" if device else library
@@ -292,7 +293,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     parser.add_argument("--json", action="store_true", help="print one object of JSON")
     show = as_json if parser.parse_args(arguments).json else as_text
     with Patience() as patience:
-        return int(not show(attempts([Trial(case) for case in CASES], patience)))
+        return int(not show(attempts(patience)))
 
 
 if __name__ == "__main__":
