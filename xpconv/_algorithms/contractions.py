@@ -190,7 +190,7 @@ class _Filling(NamedTuple, Generic[ArrayT]):
     def into(self, target: Target[ArrayT], w: Weight[ArrayT]) -> ArrayT:
         """The target, part by part; parts that are added to the same numbers come in steps, one after another."""
         plan, parts, out = self.plan, self.plan.parts, target.array
-        if out is None and self.is_one_product:
+        if out is None and not plan.limits.in_place and self.is_one_product:
             return self.one_product(w)
         if out is None:
             out = self.new(target.dtype, w)
@@ -214,10 +214,10 @@ class _Filling(NamedTuple, Generic[ArrayT]):
 
     @property
     def is_one_product(self) -> bool:
-        """Whether a product is the whole result, where no library writes it to where it belongs."""
-        plan = self.plan
-        geometry, one = plan.parts.geometry, plan.parts.count == 1 and not plan.overlapping
-        return one and not plan.limits.in_place and plan.basis.reshapes(self.slot, geometry) and geometry.positions > 0
+        """Whether a product is the whole result: where no product is written to its place, that saves a copy."""
+        plan, geometry = self.plan, self.plan.parts.geometry
+        one = plan.parts.count == 1 and not plan.overlapping
+        return one and plan.basis.reshapes(self.slot, geometry) and geometry.positions > 0
 
     def one_product(self, w: Weight[ArrayT]) -> ArrayT:
         part, bias = self.plan.parts[0], self.bias
