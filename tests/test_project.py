@@ -12,11 +12,13 @@ import yaml
 import xpconv
 
 ROOT = Path(__file__).parents[1]
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SESSIONS = {
     name or function.replace("_", "-")
     for name, function in re.findall(
-        r'^@nox\.session(?:\((?:name="([\w-]+)")?.*\))?\ndef (\w+)', (ROOT / "noxfile.py").read_text(), re.MULTILINE
+        r'^@nox\.session(?:\((?:name="([\w-]+)")?.*\))?\ndef (\w+)',
+        (ROOT / "noxfile.py").read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
 }
 
@@ -24,7 +26,7 @@ SESSIONS = {
 def jobs():
     """Each job of each workflow, once for each member of its matrix."""
     for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
-        for name, job in yaml.safe_load(path.read_text())["jobs"].items():
+        for name, job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].items():
             yield f"{path.name}: {name}", job
 
 
@@ -63,15 +65,17 @@ def test_the_pythons_that_are_tested_are_those_that_are_promised():
 
 
 def test_the_version_is_the_same_everywhere():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == xpconv.__version__
-    released = re.findall(r"^## (\S+) \((\d{4}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    released = re.findall(
+        r"^## (\S+) \((\d{4}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert (xpconv.__version__, citation["date-released"]) == released[0]
     assert released == sorted(released, key=lambda one: [int(number) for number in one[0].split(".")], reverse=True)
 
 
 def test_pre_commit_has_the_same_releases_as_the_sessions():
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
     asked = {need for hook in hooks for need in hook["additional_dependencies"]}
     groups, needed = PYPROJECT["dependency-groups"], PYPROJECT["project"]["dependencies"]
     assert asked <= {*groups["lint"], *groups["typing"], *needed}
@@ -85,4 +89,4 @@ def test_the_pictures_are_those_of_the_benchmark():
     """Otherwise: python docs/pictures/draw.py."""
     folder = ROOT / "docs" / "pictures"
     for name, draw in runpy.run_path(str(folder / "draw.py"))["PICTURES"].items():
-        assert (folder / name).read_text() == draw()
+        assert (folder / name).read_text(encoding="utf-8") == draw()

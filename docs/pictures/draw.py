@@ -78,7 +78,7 @@ def idea():
 
 def speed(path=HERE.parent / "benchmark" / "cpu.json"):
     """For each kind of layer, the geometric mean of torch's time over xpconv's, on a logarithmic axis."""
-    data = json.loads(Path(path).read_text())
+    data = json.loads(Path(path).read_text(encoding="utf-8"))
     rows = [r for r in data["results"] if "torch" in r["by"]]
     kinds = [*dict.fromkeys(r["kind"] for r in rows), None]
     left, right, top, step = 150, 730, 66, 30
@@ -131,4 +131,4 @@ PICTURES = {"idea.svg": idea, "speed.svg": speed}
 
 if __name__ == "__main__":
     for name, draw in PICTURES.items():
-        (HERE / name).write_text(draw())
+        (HERE / name).write_text(draw(), encoding="utf-8")
