@@ -214,9 +214,7 @@ class _Filling(NamedTuple, Generic[ArrayT]):
 
     @property
     def is_one_product(self) -> bool:
-        """Whether a product, taken back from the basis, is the whole result: where nothing is written to its place, that
-        saves a copy.
-        """
+        """Whether one product makes the whole result, so that it need not be copied to its place."""
         plan, geometry = self.plan, self.plan.parts.geometry
         if plan.parts.count > 1 or plan.overlapping or not geometry.positions:
             return False
