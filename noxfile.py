@@ -4,6 +4,7 @@
 """The project's commands, each in an environment of its own: nox -l lists them."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -26,6 +27,19 @@ nox.options.error_on_external_run = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
+GITHUB = Path(".github")
+READ_BY_OTHERS = {
+    "citation-file-format": [Path("CITATION.cff")],
+    "dependabot": [GITHUB / "dependabot.yml"],
+    "github-actions": sorted(GITHUB.glob("actions/*/action.yml")),
+    "github-issue-config": [GITHUB / "ISSUE_TEMPLATE" / "config.yml"],
+    "github-issue-forms": sorted(set(GITHUB.glob("ISSUE_TEMPLATE/*.yml")) - {GITHUB / "ISSUE_TEMPLATE" / "config.yml"}),
+    "github-workflows": sorted(GITHUB.glob("workflows/*.yml")),
+    "readthedocs": [Path(".readthedocs.yaml")],
+}
+
+# Of the extras, those that need no GPU and that tests use.
+EXTRAS = ("dask", "examples", "fft", "volume")
 
 # In two processes at once; with `-n 0` after -- in one.
 WORKERS = ("-n", "2")
@@ -41,6 +55,28 @@ def tests_cpu(session: nox.Session) -> None:
     """NumPy, array-api-strict, torch and a stand-in for CuPy, each against torch on the CPU."""
     session.install(".[examples]", *group("test"))
     session.run("pytest", *WORKERS, *session.posargs)
+
+
+@nox.session(name="tests-lowest", python="3.11")
+def tests_lowest(session: nox.Session) -> None:
+    """The oldest releases that pyproject.toml allows: of Python, of what xpconv needs, and of its extras on a CPU."""
+    project = PYPROJECT["project"]
+    extras = [extra for name in EXTRAS for extra in project["optional-dependencies"][name]]
+    lowest = [re.sub(r">=([\d.]+).*", r"==\1", asked) for asked in (*project["dependencies"], *extras)]
+    session.install(f".[{','.join(EXTRAS)}]", *lowest, *group("test"))
+    session.run("pytest", *WORKERS, *session.posargs)
+    session.run("pytest", "tests/dask", "--backends=numpy", *WORKERS, *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Which lines and branches of the package no test runs: some 15 minutes, in one process, on NumPy and dask."""
+    session.install("-e", f".[{','.join(EXTRAS)}]", *group("coverage"), *group("test"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "tests/dask", "--backends=numpy", *session.posargs)
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
 
 
 def python_on_gpu(session: nox.Session, *more: str) -> str:
@@ -111,10 +147,13 @@ def tests_nvrtc(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: style and format."""
+    """Ruff: style and format; spelling; and what GitHub, Read the Docs and citations read, against its schemas."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("codespell")
+    for schema, files in READ_BY_OTHERS.items():
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *map(str, files))
 
 
 @nox.session
@@ -136,10 +175,14 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The wheel, installed alone into a clean environment, imported and used."""
+    """The sources, and the wheel made of them, installed and used; -- v0.2.0 if it is to be that version."""
     shutil.rmtree("dist", ignore_errors=True)
-    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "dist", ".")
+    session.install("build")
+    session.run("python", "-m", "build")
     (wheel,) = Path("dist").glob("*.whl")
+    for tag in session.posargs:
+        if not wheel.name.startswith(f"xpconv-{tag.removeprefix('v')}-"):
+            session.error(f"the tag is {tag}, and the package is {wheel.name}")
     session.install(str(wheel))
     version = "import importlib.metadata as m, xpconv; assert m.version('xpconv') == xpconv.__version__"
     with session.chdir(session.create_tmp()):  # away from the sources

@@ -30,6 +30,9 @@ class Lowering:
     def reshapes(self, slot: str, geometry: Geometry) -> bool:
         return slot == "w" or (geometry.samples == 1 and (slot == "y" or geometry.is_pointwise))
 
+    def makes_y(self, geometry: Geometry) -> bool:
+        return self.reshapes("y", geometry)
+
     def footprint(self, geometry: Geometry) -> Footprint:
         height, columns = geometry.inputs * geometry.taps, geometry.samples * geometry.positions
         w = 0  # a view
@@ -50,6 +53,8 @@ class Lowering:
         return xp.reshape(columns(pad(x, geometry, xp=xp), geometry, xp=xp), shape)
 
     def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        if geometry.is_pointwise and geometry.samples == 1:
+            return xp.reshape(X, geometry.x_shape)
         ndim = len(geometry.axes)
         taps, out = range(1, 1 + ndim), range(2 + ndim, 2 + 2 * ndim)
         shape = (geometry.groups * geometry.inputs, *geometry.kernel, geometry.samples, *geometry.out)
@@ -70,6 +75,8 @@ class Lowering:
         return xp.reshape(y, (geometry.groups, geometry.outputs, geometry.samples * geometry.positions))
 
     def ey_adjoint(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        if geometry.samples == 1:
+            return xp.reshape(y, geometry.y_shape)
         y = xp.reshape(y, (geometry.groups * geometry.outputs, geometry.samples, *geometry.out))  # (g*o, n, *out)
         return xp.permute_dims(y, (1, 0, *range(2, y.ndim)))
 

@@ -260,6 +260,7 @@ def conv_input_grad(dy: ArrayT, weight: ArrayT, *, input_size: PerAxis, **parame
     Returns
     -------
     array, shape (batch, in_channels, *input_size)
+        The gradient with respect to the input.
 
     Raises
     ------
@@ -434,7 +435,8 @@ def conv_double_backward(
 
     See Also
     --------
-    conv_backward, conv_jvp
+    conv_backward : The gradients whose gradients these are.
+    conv_jvp : The other direction.
 
     Notes
     -----

@@ -68,7 +68,8 @@ def conv_transpose(
 
     See Also
     --------
-    conv, conv_transpose_backward
+    conv : The convolution whose input gradient it is.
+    conv_transpose_backward : The gradients of all three operands.
 
     Notes
     -----

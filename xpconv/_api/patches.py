@@ -131,6 +131,7 @@ def fold(
     Returns
     -------
     array, shape (batch, channels, *output_size)
+        At each place the sum of what the windows over it hold.
 
     Raises
     ------

@@ -374,7 +374,7 @@ def check_elements(shape: Sequence[int], item_bytes: int, params: str) -> None:
 
 
 def _index(value: Any) -> int:
-    if isinstance(value, bool):
+    if type(value).__name__ == "bool":  # NumPy's, too, which its older releases take for an index
         raise TypeError
     return operator.index(value)
 

@@ -59,8 +59,8 @@ def options(
     workspace: int | None = None,
     method: str | None = None,
     precision: str | None = None,
-    finite: bool | None = None,
     batch_invariant: bool | None = None,
+    finite: bool | None = None,
 ) -> Iterator[None]:
     """Change how convolutions are computed inside a ``with`` block; what is left out stays as it was outside.
 

@@ -72,7 +72,8 @@ def canonical(value: Any) -> Hashable:
         return value  # type: ignore[no-any-return]
     if kind is tuple or kind is list:
         return tuple(map(canonical, value))
-    if kind is not bool and hasattr(value, "__index__") and getattr(value, "shape", ()) == ():
+    # "bool" is NumPy's, too, which its older releases take for an index.
+    if kind.__name__ != "bool" and hasattr(value, "__index__") and getattr(value, "shape", ()) == ():
         return operator.index(value)
     if getattr(value, "ndim", 0) and not isinstance(value, type):
         raise TypeError  # an array may change, and torch's would still be the same key
