@@ -164,12 +164,12 @@ def test_a_direct_sum_is_chosen_for_depthwise_layers_only_where_there_are_kernel
     for slot in "yxw":
         names = [
             {piece.plan.basis.name for piece in choose(geometry, slot, wanted).pieces}
-            for wanted in (Wanted(limits, may_spread=False, gpu=True, kernels=kernels) for kernels in (True, False))
+            for wanted in (Wanted(limits, may_spread=False, gpu=True, most_taps=most) for most in (9, 0))
         ]
         assert names == [{"direct"}, {"lowering"}]
     dense = parse((8, 64, 56, 56), (64, 64, 3, 3), 1, 1, 1, 1)
     for slot in "yxw":
-        chosen = choose(dense, slot, Wanted(limits, may_spread=False, gpu=True, kernels=True))
+        chosen = choose(dense, slot, Wanted(limits, may_spread=False, gpu=True, most_taps=9))
         assert {piece.plan.basis.name for piece in chosen.pieces} == {"lowering"}
 
 

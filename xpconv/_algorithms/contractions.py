@@ -148,7 +148,8 @@ def _directly(
     plan: Plan, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, target: Target[ArrayT], *, xp: Namespace
 ) -> ArrayT:
     """y by a kernel that has no parts."""
-    whole, geometry, out = plan.parts[0], plan.parts.geometry, target.array
+    geometry, out = plan.parts.geometry, target.array
+    whole = Parts(geometry, (*geometry.counts[1:], geometry.samples, *geometry.out), False, 0)[0]
     if out is None:
         out = xp.empty(geometry.y_shape, dtype=target.dtype, device=device(w.array))
     direct_forward(_whole(x, geometry.size), w.part(whole, geometry.inputs, xp=xp), bias, out, target.within, geometry)
