@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 __all__ = ["Code", "Loop", "can_compile", "compiled", "registers", "vector_bytes"]
 
@@ -29,7 +29,8 @@ class Loop:
 class Code:
     """The lines of a function, every value in a name of its own; integers have 64 bits."""
 
-    def __init__(self) -> None:
+    def __init__(self, pointers: int) -> None:
+        self.pointers = pointers  # the arguments, named %0, %1 and on
         self.lines: list[str] = []
         self.names = 0
 
@@ -138,26 +139,17 @@ def registers() -> int:
     return 16 if features.get("sse2") and not features.get("avx512f") else 32
 
 
-def compiled(name: str, pointers: int, code: Code) -> Callable[..., None]:
-    """The function of that code, which takes so many pointers, named %0, %1 and on; a call lets other threads run."""
+def compiled(name: str, code: Code) -> Callable[..., None]:
+    """The function of that code; a call lets other threads run."""
     import llvmlite.binding as llvm
 
     processor, features = _processor()
-    arguments, body = ", ".join(["ptr noalias"] * pointers), "\n".join(code.lines)
+    arguments, body = ", ".join(["ptr noalias"] * code.pointers), "\n".join(code.lines)
     source = f"define void @{name}({arguments}) {{\nstart:\n{body}\nret void\n}}"
     target = llvm.Target.from_default_triple()
     machine = target.create_target_machine(cpu=processor, features=features.flatten(), opt=3, jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(source, llvm.create_context()), machine)
     engine.finalize_object()
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * pointers)(engine.get_function_address(name))
-    return _Kept(function, engine)
-
-
-class _Kept:
-    """A function, and the memory that it lies in."""
-
-    def __init__(self, function: Callable[..., None], memory: object) -> None:
-        self.function, self.memory = function, memory
-
-    def __call__(self, *pointers: int) -> None:
-        self.function(*pointers)
+    function: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * code.pointers)(engine.get_function_address(name))
+    function.memory = engine  # lives as long as the function
+    return cast(Callable[..., None], function)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from .._spec.geometry import Axis, Geometry
 from .._spec.options import current
-from .assembly import compiled, registers, vector_bytes
-from .direct_code import FORWARD, MISSING, WEIGHT_GRAD, Kind, forward_code, weight_grad_code
+from .assembly import Code, compiled, registers, vector_bytes
+from .direct_code import BYTES, MISSING, Kind, Numbers, forward_code, weight_grad_code
 from .threads import run_all
 
 __all__ = ["MOST_TAPS", "TYPES", "forward", "weight_grad"]
@@ -27,6 +27,8 @@ CACHED = 2**17  # bytes of the planes that a job copies, about
 PIECES = 16  # of a call at least, if it is long enough for threads to share it
 SMALL = 2**17  # products of a piece at least
 FEW = 512  # outputs of a row that is cut for threads, at least
+Types: TypeAlias = tuple[str, str, str]
+Steps: TypeAlias = tuple[int, ...]  # from one element to the next, along each axis
 NOTHING = Axis(1, 1, 1, 1, 0, 0)
 
 
@@ -34,16 +36,14 @@ class Launch(NamedTuple):
     """All that a call hands over beside its arrays."""
 
     function: Callable[..., None]
-    numbers: Any  # integers in the order of their names; the first two are the jobs to do
-    starts: Any  # (positions, terms): where in x the plane begins that a term reads; -1 where that is padding
-    places: Any  # (positions,): where the plane of y begins
-    scratch: int  # how many numbers the planes of a job are
-    jobs: int
-    pieces: int
+    numbers: Numbers  # of all jobs
+    starts: Any  # (positions, terms): where in x the plane begins that a term reads
+    places: Any  # (positions,): where in y the plane begins
+    pieces: int  # so many equal runs of jobs, for threads to share
 
 
 class Planes(NamedTuple):
-    """A convolution as code sees it: planes of two axes, and the axes before them, of which no position is padding."""
+    """A convolution as code sees it: planes of the last two axes, and the axes before them."""
 
     leads: tuple[Axis, ...]
     row: Axis
@@ -58,13 +58,18 @@ class Planes(NamedTuple):
 
     @property
     def terms(self) -> int:
+        """The planes that one input channel of a plane of y is read from."""
         return math.prod([axis.kernel for axis in self.leads])
 
     @property
     def copied(self) -> tuple[int, int, int]:
         """From which number of a row, to which place of the padded row, and how many numbers."""
         start, to = max(-self.col.lo, 0), max(self.col.lo, 0)
-        return start, to, max(min(self.col.size - start, self.col.stride * (self.col.out - 1) + self.col.extent - to), 0)
+        return (
+            start,
+            to,
+            max(min(self.col.size - start, self.col.stride * (self.col.out - 1) + self.col.extent - to), 0),
+        )
 
 
 def forward(x: Any, w: Any, bias: Any, out: Any, within: tuple[slice, ...] | None, geometry: Geometry) -> None:
@@ -98,7 +103,7 @@ def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
     jobs = []
     for x_part, y_part, part in _along_rows(x, dy, geometry, dtype.itemsize):
         launch = _weight_launch(part, types, _steps(x_part), _steps(y_part))
-        pointers = y_part.ctypes.data, x_part.ctypes.data
+        pointers: Any = y_part.ctypes.data, x_part.ctypes.data
         jobs += [(launch, pointers, piece) for piece in range(launch.pieces)]
     count = min(len(jobs), PIECES)
     sums = np.zeros((count, *geometry.w_shape), dtype=dtype)
@@ -119,9 +124,10 @@ def _share(work: Callable[[Any], None], jobs: Any) -> None:
 
 
 def _run(launch: Launch, pointers: tuple[int, ...], piece: int, dtype: Any) -> None:
-    scratch, numbers = np.empty(launch.scratch, dtype=dtype), launch.numbers.copy()
-    numbers[:2] = [end * launch.jobs // launch.pieces for end in (piece, piece + 1)]
-    launch.function(*pointers, *[a.ctypes.data for a in (scratch, numbers, launch.starts, launch.places)])
+    first, last = (launch.numbers.last * end // launch.pieces for end in (piece, piece + 1))
+    planes = np.empty(launch.numbers.terms * launch.numbers.plane, dtype=dtype)
+    numbers = np.asarray(launch.numbers._replace(first=first, last=last), dtype=np.int64)
+    launch.function(*pointers, *[one.ctypes.data for one in (planes, numbers, launch.starts, launch.places)])
 
 
 def _readable(x: Any, dtype: Any) -> Any:
@@ -131,7 +137,7 @@ def _readable(x: Any, dtype: Any) -> Any:
     return x if runs else np.ascontiguousarray(x)
 
 
-def _steps(x: Any) -> tuple[int, ...]:
+def _steps(x: Any) -> Steps:
     return tuple([step // x.itemsize for step in x.strides])
 
 
@@ -153,38 +159,27 @@ def _along_rows(x: Any, y: Any, geometry: Geometry, item_bytes: int) -> Iterator
 
 
 @lru_cache(maxsize=256)
-def _forward_launch(
-    geometry: Geometry, types: tuple[str, str, str], x_steps: tuple[int, ...], y_steps: tuple[int, ...], bias: bool
-) -> Launch:
-    planes, most = Planes.of(geometry.axes), vector_bytes() // _BYTES[types[1]]
-    cols, rows, y_step = planes.col.out, planes.row.out, y_steps[-1] if geometry.axes else 1
+def _forward_launch(geometry: Geometry, types: Types, x_steps: Steps, y_steps: Steps, bias: bool) -> Launch:
+    planes, y_step = Planes.of(geometry.axes), y_steps[-1] if geometry.axes else 1
+    most, cols, rows = vector_bytes() // BYTES[types[1]], planes.col.out, planes.row.out
     most = max(min(most, 4 * most // y_step), 1)
     # The fewest vectors, since some numbers are computed twice; of equal ones those that are summed together.
     _, vectors, lanes = min((-(-cols // (v * n)) * v, -v, n) for v in (1, 2) for n in _powers(most) if v * n <= cols)
-    outputs = min(geometry.outputs, 2 if vectors == -2 else 4)
-    room = min(max(registers() // 2 // (-vectors * outputs), 1), 8, rows)
-    together = min(range(1, room + 1), key=lambda count: -(-rows // count) * (count + 1))
-    kind = _kind(planes, types, lanes)._replace(
-        block=(outputs, together, -vectors), bias=bias, y_step=y_step
-    )
-    slab = _slab(geometry, planes, _pitch(planes, lanes, cols)[1] * _BYTES[types[1]], together)
-    return _launch("forward", kind, (geometry, planes, slab), x_steps, y_steps)
+    vectors = -vectors
+    outputs = min(geometry.outputs, 4 // vectors)
+    most_rows = min(max(registers() // (2 * vectors * outputs), 1), 8, rows)
+    together = min(range(1, most_rows + 1), key=lambda count: -(-rows // count) * (count + 1))
+    kind = _kind(planes, types, lanes, outputs)._replace(rows=together, vectors=vectors, bias=bias, y_step=y_step)
+    return _launch(forward_code, kind, geometry, x_steps, y_steps)
 
 
 @lru_cache(maxsize=256)
-def _weight_launch(
-    geometry: Geometry, types: tuple[str, str, str], x_steps: tuple[int, ...], y_steps: tuple[int, ...]
-) -> Launch:
+def _weight_launch(geometry: Geometry, types: Types, x_steps: Steps, y_steps: Steps) -> Launch:
     planes = Planes.of(geometry.axes)
-    lanes = min(vector_bytes() // _BYTES[types[1]], 2 ** (planes.col.out - 1).bit_length())
-    kind = _kind(planes, types, lanes)
-    room = registers() * 3 // 4 // (kind.kernel[0] * kind.kernel[1])
-    outputs = max((n for n in (1, 2, 4) if geometry.outputs % n == 0 and n <= room), default=1)
-    slab = _slab(geometry, planes, _pitch(planes, lanes, planes.col.out + lanes)[1] * _BYTES[types[1]], 1)
-    return _launch("weight_grad", kind._replace(block=(outputs, 1, 1)), (geometry, planes, slab), x_steps, y_steps)
-
-
-_BYTES = {kind: dtype.itemsize for dtype, kind in TYPES.items()}
+    lanes = min(vector_bytes() // BYTES[types[1]], 2 ** (planes.col.out - 1).bit_length())
+    most = registers() * 3 // 4 // (planes.row.kernel * planes.col.kernel)
+    outputs = max((n for n in (2, 4) if geometry.outputs % n == 0 and n <= most), default=1)
+    return _launch(weight_grad_code, _kind(planes, types, lanes, outputs), geometry, x_steps, y_steps)
 
 
 def _powers(most: int) -> list[int]:
@@ -192,70 +187,70 @@ def _powers(most: int) -> list[int]:
     return [2**i for i in range(most.bit_length())]
 
 
-def _kind(planes: Planes, types: tuple[str, str, str], lanes: int) -> Kind:
-    row, col = planes.row, planes.col
-    widest = min(planes.copied[2], 4 * vector_bytes() // _BYTES[types[1]]) // col.stride
-    pairs = [(getattr(row, name), getattr(col, name)) for name in ("kernel", "stride", "dilation")]
-    return Kind(types, *pairs, lanes, registers(), run=max(_powers(min(widest, lanes)), default=0))
+def _kind(planes: Planes, types: Types, lanes: int, outputs: int) -> Kind:
+    (_, row, col), most = planes, 4 * vector_bytes() // BYTES[types[1]]
+    runs = _powers(min(lanes, min(planes.copied[2], most) // col.stride))
+    kernel, stride, dilation = ((row[i], col[i]) for i in (1, 2, 3))
+    return Kind(types, kernel, stride, dilation, lanes, registers(), max(runs, default=0), outputs)
 
 
-def _pitch(planes: Planes, lanes: int, cols: int) -> tuple[int, int]:
-    """From the places of one rest modulo the stride to the next ones, and from row to row."""
-    phase = cols + (planes.col.extent - 1) // planes.col.stride
-    return phase, -(-phase * planes.col.stride // lanes) * lanes
-
-
-def _launch(
-    name: str, kind: Kind, cut: tuple[Geometry, Planes, int], x_steps: tuple[int, ...], y_steps: tuple[int, ...]
-) -> Launch:
-    geometry, planes, slab = cut
-    (leads, row, col), (start, to, count) = planes, planes.copied
-    cols = col.out if name == "forward" else -(-col.out // kind.lanes) * kind.lanes
-    phase, pitch = _pitch(planes, kind.lanes, cols)
-    read = row.stride * (slab - 1) + row.extent
+def _launch(write: Callable[[Kind], Code], kind: Kind, geometry: Geometry, x_steps: Steps, y_steps: Steps) -> Launch:
+    planes = Planes.of(geometry.axes)
+    (leads, row, col), (start, to, copied) = planes, planes.copied
     starts, places = _tables(geometry, leads, x_steps, y_steps)
-    (x_row, y_row) = (x_steps[-2], y_steps[-2]) if row is not NOTHING else (0, 0)
-    of = {"outputs": geometry.outputs, "groups": geometry.groups, "samples": geometry.samples, "terms": starts.shape[1]}
-    of |= {"slabs": -(-row.out // slab), "slab": slab, "rows": row.out, "cols": col.out, "leads": len(places)}
-    of |= {"plane": read * pitch, "read": read, "pitch": pitch, "phase": phase, "lo": row.lo, "size": row.size}
-    of |= {"from": start, "to": to, "count": count, "x_row": x_row, "y_row": y_row}
-    of |= {"x_n": x_steps[0], "x_g": geometry.inputs * x_steps[1]}
-    of |= {"y_n": y_steps[0], "y_g": geometry.outputs * y_steps[1], "y_c": y_steps[1], "first": 0, "last": 0}
-    names = FORWARD if name == "forward" else WEIGHT_GRAD
-    jobs = geometry.samples * geometry.groups * len(places) * of["slabs"]
-    products = math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
-    return Launch(
-        _function(name, kind),
-        np.array([of[name] for name in names], dtype=np.int64),
-        starts,
-        places,
-        starts.shape[1] * read * pitch,
-        jobs,
-        max(min(jobs, PIECES, products // SMALL), 1),
+    # Vectors of dw reach beyond the end of a row.
+    phase = -(-col.out // kind.lanes) * kind.lanes + (col.extent - 1) // col.stride
+    pitch = -(-phase * col.stride // kind.lanes) * kind.lanes
+    jobs = geometry.samples * geometry.groups * len(places)
+    slab = _slab(row, CACHED // (starts.shape[1] * pitch * BYTES[kind.types[1]]), kind.rows, jobs)
+    jobs *= -(-row.out // slab)
+    x_row, y_row = (0, 0) if row is NOTHING else (x_steps[-2], y_steps[-2])
+    numbers = Numbers(
+        first=0,
+        last=jobs,
+        samples=geometry.samples,
+        groups=geometry.groups,
+        outputs=geometry.outputs,
+        terms=starts.shape[1],
+        positions=len(places),
+        rows=row.out,
+        cols=col.out,
+        slab=slab,
+        slabs=-(-row.out // slab),
+        plane=(row.stride * (slab - 1) + row.extent) * pitch,
+        pitch=pitch,
+        phase=phase,
+        lo=row.lo,
+        size=row.size,
+        start=start,
+        to=to,
+        copied=copied,
+        x_sample=x_steps[0],
+        x_group=geometry.inputs * x_steps[1],
+        x_row=x_row,
+        y_sample=y_steps[0],
+        y_channel=y_steps[1],
+        y_row=y_row,
     )
+    products = math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
+    return Launch(_function(write, kind), numbers, starts, places, max(min(jobs, PIECES, products // SMALL), 1))
 
 
 @lru_cache(maxsize=256)
-def _function(name: str, kind: Kind) -> Callable[..., None]:
-    write, pointers = (forward_code, 8) if name == "forward" else (weight_grad_code, 7)
-    return compiled(name, pointers, write(kind))
+def _function(write: Callable[[Kind], Code], kind: Kind) -> Callable[..., None]:
+    return compiled(write.__name__, write(kind))
 
 
-def _slab(geometry: Geometry, planes: Planes, pitch: int, together: int) -> int:
-    """How many rows of y a job makes: those of which the planes fit into the cache, and fewer where jobs are few."""
-    row = planes.row
-    fits = CACHED // (pitch * geometry.inputs * planes.terms)
-    slab = (fits - row.extent) // row.stride + 1
-    jobs = geometry.samples * geometry.groups * math.prod([axis.out for axis in planes.leads])
+def _slab(row: Axis, read: int, together: int, jobs: int) -> int:
+    """How many rows of y a job makes: it reads about `read` rows, and fewer where jobs are few."""
+    slab = (read - row.extent) // row.stride + 1
     if jobs < PIECES:
         slab = min(slab, -(-row.out * jobs // PIECES))
     return min(max(-(-slab // together), 1) * together, row.out)
 
 
-def _tables(
-    geometry: Geometry, leads: tuple[Axis, ...], x_steps: tuple[int, ...], y_steps: tuple[int, ...]
-) -> tuple[Any, Any]:
-    """Where planes begin: (positions, terms) of x, from the first one of a sample and a group, and (positions,) of y."""
+def _tables(geometry: Geometry, leads: tuple[Axis, ...], x_steps: Steps, y_steps: Steps) -> tuple[Any, Any]:
+    """Where planes begin: (positions, terms) in x, after the first plane of a sample and a group; (positions,) in y."""
     starts = np.arange(geometry.inputs, dtype=np.int64)[None, :] * x_steps[1]
     places, missing = np.zeros(1, dtype=np.int64), np.zeros_like(starts, dtype=bool)
     for axis, x_step, y_step in zip(leads, x_steps[2:], y_steps[2:], strict=False):
