@@ -31,7 +31,8 @@ ONE_DTYPE = (
     "got"
 )
 RANK = "axes (channels, 2 spatial; any number for the batch before them): got"
-FOLD = "columns, output_size, kernel_size, stride, padding, dilation, padding_mode, padding_value"
+OPTIONS = "workers, workspace, method, precision, finite, batch_invariant"
+FOLD = "columns, output_size, kernel_size, stride, padding, dilation, padding_mode, padding_value, channel_axis"
 NAMES = (
     "x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, input_dilation, flip, "
     "channel_axis, dtype, per_sample"
@@ -436,7 +437,7 @@ BAD_PARAMETERS = [
     ),
     (
         TypeError,
-        "options has no parameter 'worker' (did you mean 'workers'?): it has workers, workspace, method, precision",
+        f"options has no parameter 'worker' (did you mean 'workers'?): it has {OPTIONS}",
         lambda: options(worker=1),
     ),
     (ValueError, f"{MODES} 'mirror'", lambda: conv(X, W, padding=1, padding_mode="mirror")),

@@ -227,7 +227,10 @@ EACH_BATCH = "must have one batch axis where per_sample is set, beside its chann
         (TypeError, "per_sample must be a bool: got 1", lambda: conv(X, W, per_sample=1)),
         (
             ValueError,
-            "weight must have at least 3 axes (batch, out channels, in channels / groups, *kernel): got 2",
+            (
+                "weight must have at least 3 axes (batch, out channels, in channels / groups, *kernel): got 2; "
+                "arrays without channels are for convolve"
+            ),
             lambda: conv(X, W[0, 0, :, 0], per_sample=True),
         ),
         (ValueError, f"x {EACH_BATCH} 1 spatial axes: got 2", lambda: conv(X, W[0], per_sample=True)),
@@ -266,8 +269,8 @@ EACH_BATCH = "must have one batch axis where per_sample is set, beside its chann
         (ValueError, "bias must have shape (3, 5): got (2, 5)", lambda: conv(X, W, np.ones((2, 5)), per_sample=True)),
         (ValueError, "bias must have shape (4,): got (3, 4)", lambda: conv(X, np.ones((4, 4, 1, 1)), np.ones((3, 4)))),
         (
-            TypeError,
-            "per_sample is for functions: a layer has one weight for all samples",
+            ValueError,
+            "per_sample must be given to functions: a layer has one weight for all samples",
             lambda: xpconv.Conv2d(4, 5, 2, per_sample=True),
         ),
     ],

@@ -391,7 +391,11 @@ X, K = np.ones((2, 5)), np.ones((2, 3))
 BATCH = "x and kernel must have the same size, or one of them 1, on each axis that is not convolved"
 LARGER = "mode must be 'full' or 'same' where neither x nor the kernel is at least as large as the other on each axis"
 BAD = [
-    (TypeError, "x must be a plain array of a library that speaks the Array API: got list", lambda: convolve([1.0], K)),
+    (
+        TypeError,
+        "x must be a plain array of a library that speaks the Array API: got list; pass np.asarray(x)",
+        lambda: convolve([1.0], K),
+    ),
     (
         TypeError,
         "kernel must be of numbers: got bool; convert it first, to float32 for weighted sums or to int32 for counts",

@@ -153,7 +153,7 @@ SAID = {"stride": (3, 1), "dilation": 2, "groups": 2}
         ),
         (
             TypeError,
-            "state must be a plain array of a library that speaks the Array API: got tuple",
+            "state must be a plain array of a library that speaks the Array API: got tuple; pass np.asarray(state)",
             lambda: conv_stream(X, W, state=(X,), **SAID),
         ),
         (

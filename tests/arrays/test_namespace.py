@@ -167,7 +167,7 @@ def test_a_border_of_bytes_repeats_an_input_more_often_than_float32_can_count(ba
 
 def test_explain_tells_of_threads_only_where_parts_are_made_on_them(backend, rng):
     x, w = (backend.array(rng.standard_normal(shape)) for shape in ((8, 16, 64, 64), (16, 16, 3, 3)))
-    with options(workers=2, method="lowering"):
+    with options(workers=2, method="lowering", workspace=2**22):
         made = explain(x, w).contractions
     assert all(one.parts > 2 for one in made)
     assert {one.threads for one in made} == {2 if backend.name.startswith("numpy") else 1}

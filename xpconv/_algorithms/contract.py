@@ -44,7 +44,7 @@ class Reading(NamedTuple):
     border: bool = False  # whether the border of one is added as it is read
     conjugated: bool = False  # whether one is conjugated, where numbers are complex
     some_taps: bool = False  # whether it reads only some of the weight's taps
-    halves: bool = False  # whether both operands have the same dtype of 16 bits
+    halves: bool = False  # whether both operands and the result have the same dtype of 16 bits
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,16 @@ def forward(
     if isinstance(plan.basis, Direct) and has_kernels(w.array):
         return _directly(plan, x, w, bias, target, xp=xp)
     plan = w.suited(plan)
+    # A product of 16-bit numbers is rounded once, so the bias has to be in it: as one more term, times 1.
+    in_product, bias = (bias, None) if plan.in_halves else (None, bias)
 
     def factors(part: Part, W: ArrayT) -> tuple[ArrayT, ArrayT]:
         X = plan.basis.ex(_read(x, part.x, plan), part.geometry, xp=xp)
-        return convert(W, X.dtype, xp=xp), X
+        if in_product is None:
+            return convert(W, X.dtype, xp=xp), X
+        ones: ArrayT = xp.ones((1, 1, X.shape[-1]), dtype=X.dtype, device=device(W))
+        W = xp.concat([W, xp.reshape(in_product[part.y[1]], (1, -1, 1))], axis=2)
+        return convert(W, X.dtype, xp=xp), xp.concat([X, ones], axis=1)
 
     def lowered(part: Part) -> ArrayT:
         plain, piece = plan.lowered(part.geometry, "y"), w.part(part, plan.parts.geometry.inputs, xp=xp)
@@ -104,8 +110,7 @@ def weight_grad(plan: Plan, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
         X = basis.ex(_read(x, part.x, plan), part.geometry, xp=xp)
         # Where several matrices are multiplied at once, some libraries copy one that is transposed: the smaller, then.
         reverse = basis.swapped != (not limits.in_place and math.prod(X.shape[:-2]) > 1 and X.shape[-2] > Y.shape[-2])
-        product = _product(Y, X.mT, plan, reverse, xp=xp)
-        return product if count == 1 else convert(product, x.dtype, xp=xp)
+        return _product(Y, X.mT, plan, reverse, xp=xp)
 
     def lowered(part: Part) -> ArrayT:
         return weight_grad(plan.lowered(part.geometry, "w"), dy[part.y], x[part.x], xp=xp)
@@ -186,7 +191,7 @@ class _Filling(NamedTuple, Generic[ArrayT]):
     def into(self, target: Target[ArrayT], w: Weight[ArrayT]) -> ArrayT:
         """The target, part by part; parts that are added to the same numbers come in steps, one after another."""
         plan, parts, out = self.plan, self.plan.parts, target.array
-        if out is None and self.is_one_product:
+        if out is None and not plan.limits.in_place and self.is_one_product:
             return self.one_product(w)
         if out is None:
             out = self.new(target.dtype, w)
@@ -210,10 +215,10 @@ class _Filling(NamedTuple, Generic[ArrayT]):
 
     @property
     def is_one_product(self) -> bool:
-        """Whether a product is the whole result, where no library writes it to where it belongs."""
-        plan = self.plan
-        geometry, one = plan.parts.geometry, plan.parts.count == 1 and not plan.overlapping
-        return one and not plan.limits.in_place and plan.basis.reshapes(self.slot, geometry) and geometry.positions > 0
+        """Whether a product is the whole result: where no product is written to its place, that saves a copy."""
+        plan, geometry = self.plan, self.plan.parts.geometry
+        one = plan.parts.count == 1 and not plan.overlapping
+        return one and plan.basis.reshapes(self.slot, geometry) and geometry.positions > 0
 
     def one_product(self, w: Weight[ArrayT]) -> ArrayT:
         part, bias = self.plan.parts[0], self.bias

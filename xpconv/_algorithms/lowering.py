@@ -50,6 +50,8 @@ class Lowering:
         return xp.reshape(columns(pad(x, geometry, xp=xp), geometry, xp=xp), shape)
 
     def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        if geometry.is_pointwise and geometry.samples == 1:
+            return xp.reshape(X, geometry.x_shape)
         ndim = len(geometry.axes)
         taps, out = range(1, 1 + ndim), range(2 + ndim, 2 + 2 * ndim)
         shape = (geometry.groups * geometry.inputs, *geometry.kernel, geometry.samples, *geometry.out)
@@ -70,6 +72,8 @@ class Lowering:
         return xp.reshape(y, (geometry.groups, geometry.outputs, geometry.samples * geometry.positions))
 
     def ey_adjoint(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        if geometry.samples == 1:
+            return xp.reshape(y, geometry.y_shape)
         y = xp.reshape(y, (geometry.groups * geometry.outputs, geometry.samples, *geometry.out))  # (g*o, n, *out)
         return xp.permute_dims(y, (1, 0, *range(2, y.ndim)))
 

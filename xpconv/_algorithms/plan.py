@@ -85,8 +85,9 @@ class Plan:
 
     @once
     def in_halves(self) -> bool:
-        """Whether y and dw are products of matrices of 16-bit numbers: only one product at a time, not of groups."""
-        return self.limits.halves and type(self.basis) is Lowering and self.largest.groups == 1
+        """Whether y or dw is a product of matrices of 16-bit numbers: it is rounded once, so in one step."""
+        sums = self.parts.count if self.parts.reduced == GROUPS else self.parts.counts[self.parts.reduced]
+        return self.limits.halves and type(self.basis) is Lowering and self.largest.groups == sums == 1
 
     @once
     def _products(self) -> int:

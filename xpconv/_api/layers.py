@@ -150,7 +150,7 @@ class Conv:
     ) -> None:
         params: dict[str, Any] = {**parameters, "stride": stride, "padding": padding}
         if "per_sample" in params:
-            raise TypeError("per_sample is for functions: a layer has one weight for all samples")
+            raise ValueError("per_sample must be given to functions: a layer has one weight for all samples")
         for name in Parameters.of(cast(ConvParameters, params))._fields[:-2]:  # dtype is that of the weight
             setattr(self, name, params.get(name, Parameters._field_defaults[name]))
         channels = integer("groups", self.groups, 1) if in_channels is None else integer("in_channels", in_channels, 1)

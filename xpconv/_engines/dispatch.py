@@ -33,7 +33,7 @@ def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = Non
         from .dask import evaluate as lazily  # it imports dask
 
         return lazily(problem, a, b.array if isinstance(b, Weight) else b, bias, like, xp=xp)
-    if problem.direct is None:  # several steps, the last of which may need more than the first
+    if problem.only_task is None:  # several steps, the last of which may need more than the first
         check_options([problem], a, xp=xp)
     return evaluate(problem, a, b, bias, xp=xp)
 

@@ -99,8 +99,8 @@ def fill(problem: Problem, a: ArrayT, b: Any, bias: ArrayT | None = None, *, xp:
 
 def _fill_y(problem: Problem, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     """y[outputs] from x and w[taps], in one step, or one for each phase of a dilated input."""
-    if problem.direct is not None:
-        return contract(problem.direct, x, w, bias, xp=xp)
+    if problem.only_task is not None:
+        return contract(problem.only_task, x, w, bias, xp=xp)
     y = nothing_but(bias, problem.convolution.shape("y"), w.array, problem.dtype, xp=xp)
     for step, task in problem.tasks:
         y = put(y, _at(step.outputs), contract(task, x, w.at(step.taps), bias, xp=xp), xp=xp)
@@ -109,8 +109,8 @@ def _fill_y(problem: Problem, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None,
 
 def _fill_x(problem: Problem, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     """dx from dy[outputs] and w[taps]; the gradient of a border is added to the inputs that it repeats."""
-    if problem.direct is not None:
-        return contract(problem.direct, dy, w, bias, xp=xp)
+    if problem.only_task is not None:
+        return contract(problem.only_task, dy, w, bias, xp=xp)
     border, shape = problem.convolution.border, problem.convolution.shape("x")
     problem, dtype = problem.with_dtype(accumulating(xp, problem.dtype, w.array.dtype)), problem.dtype
 
@@ -133,8 +133,8 @@ def _fill_x(problem: Problem, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None
 
 def _fill_w(problem: Problem, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT:
     """dw[taps] from dy[outputs] and x."""
-    if problem.direct is not None:
-        return contract(problem.direct, dy, x, None, xp=xp)
+    if problem.only_task is not None:
+        return contract(problem.only_task, dy, x, None, xp=xp)
     like = x.array if isinstance(x, Operand) else x
     dw = nothing_but(None, problem.convolution.shape("w"), like, problem.dtype, xp=xp)
     for step, task in problem.tasks:

@@ -158,13 +158,13 @@ class Problem:
 
     @once
     def _in_halves(self) -> bool:
-        """Whether both operands have one dtype of 16 bits."""
+        """Whether both operands and the result have one dtype of 16 bits."""
         by_slot = dict(zip((*self.slots, "w"), (self.dtypes.y, self.dtypes.x, self.dtypes.w), strict=True))
         first, second = (dtype for at, dtype in by_slot.items() if at != self.slot)
-        return first == second and item_bytes(first) == 2
+        return first == second == self.dtype and item_bytes(first) == 2
 
     @once
-    def direct(self) -> Task | None:
+    def only_task(self) -> Task | None:
         """The only task, where that is all: the input is not dilated, and has no border with a gradient."""
         undilated = all(row.input_dilation == 1 for row in self.convolution.rows)
         bordered = self.slot == "x" and self.convolution.border
@@ -176,7 +176,7 @@ class Problem:
         same = self.dtype == self.dtypes.compute == self.dtypes.compute_grad and not self.dtypes.mixed
         same = same and all(self.dtype == dtype for dtype in self.dtypes[:3])
         placed = self.layout.channels == len(self.layout.batch) == 1 and not self.flip and not self.swapped
-        return self.direct if same and placed and self.convolution.border is None else None
+        return self.only_task if same and placed and self.convolution.border is None else None
 
     @once
     def slot(self) -> str:
