@@ -11,7 +11,8 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["tests-cpu", "tests-peers", "tests-dask", "tests-nvrtc", "lint", "typing", "docs", "build"]
+TESTS = [f"tests-{name}" for name in ("cpu", "peers", "llvm", "dask", "nvrtc")]
+nox.options.sessions = [*TESTS, "lint", "typing", "docs", "build"]
 nox.options.error_on_external_run = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -62,6 +63,14 @@ def tests_peers(session: nox.Session) -> None:
     """JAX, Keras, ONNX, SciPy and torch: the same convolutions, and every row of the page on migration."""
     session.install(".", *group("test"), *group("peers"))
     session.run("pytest", "tests/peers", "--backends=numpy", *WORKERS, *session.posargs)
+
+
+@nox.session(name="tests-llvm")
+def tests_llvm(session: nox.Session) -> None:
+    """NumPy with llvmlite: the direct kernels, and all else that NumPy's arrays go through."""
+    session.install(".[llvm]", *group("test"))
+    folders = [f"tests/{name}" for name in ("arrays", "algorithms", "api", "engines", "spec")]
+    session.run("pytest", *folders, "--backends=numpy:readonly", *WORKERS, *session.posargs)
 
 
 @nox.session(name="tests-dask")
@@ -117,9 +126,10 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Ours against torch, JAX and SciPy, side by side; arguments after -- go to the benchmark."""
-    session.install(".", *group("bench"))
-    session.run("python", "tests/bench/bench.py", *session.posargs)
+    """Ours against torch, JAX and SciPy, side by side; arguments after -- go to the benchmark, but --llvm."""
+    given = [one for one in session.posargs if one != "--llvm"]
+    session.install(".[llvm]" if "--llvm" in session.posargs else ".", *group("bench"))
+    session.run("python", "tests/bench/bench.py", *given)
 
 
 @nox.session(name="bench-gpu")
@@ -146,7 +156,7 @@ def fit(session: nox.Session) -> None:
     if "cupy" in session.posargs:
         python = python_on_gpu(session, "rich>=13", "scipy>=1.14")
     else:
-        session.install(".", *group("bench"))
+        session.install(".[llvm]", *group("bench"))
         python = "python"
     session.run(python, "tests/bench/fit.py", *session.posargs, env=from_here(), external=True)
 

@@ -1,7 +1,7 @@
 """The direct kernels against the loop (oracle.py): on CuPy itself, or compiled for the host by its stand-in; on NumPy.
 
-NumPy has kernels where llvmlite is installed (`nox -s tests-llvm`). Most numbers are whole, so that every sum is exact and
-equal to the bit.
+NumPy has kernels where llvmlite is installed (`nox -s tests-llvm`). Most numbers are whole, so that every sum is exact
+and equal to the bit.
 """
 
 from __future__ import annotations
