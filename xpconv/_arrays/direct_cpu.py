@@ -7,7 +7,7 @@ time, as they share parts elsewhere. How they are cut depends on sizes alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -39,7 +39,7 @@ class Launch(NamedTuple):
     numbers: Numbers  # of all jobs
     starts: Any  # (positions, terms): where in x the plane begins that a term reads
     places: Any  # (positions,): where in y the plane begins
-    pieces: int  # so many equal runs of jobs, for threads to share
+    pieces: int  # for threads to share: so many runs of jobs
 
 
 class Planes(NamedTuple):
@@ -81,59 +81,67 @@ def forward(x: Any, w: Any, bias: Any, out: Any, within: tuple[slice, ...] | Non
     x, w = _readable(x, w.dtype), np.ascontiguousarray(w)
     bias = None if bias is None else np.ascontiguousarray(bias)
     types = TYPES[x.dtype], TYPES[w.dtype], TYPES[y.dtype]
-    jobs = []
+    pieces = []
     for x_part, y_part, part in _along_rows(x, y, geometry, w.itemsize):
         launch = _forward_launch(part, types, _steps(x_part), _steps(y_part), bias is not None)
         pointers = tuple(0 if array is None else array.ctypes.data for array in (x_part, w, bias, y_part))
-        jobs += [(launch, pointers, piece) for piece in range(launch.pieces)]
+        pieces += [(launch, pointers, jobs) for jobs in _spans(launch.numbers.last, launch.pieces)]
 
-    def work(job: tuple[Launch, tuple[int, ...], int]) -> None:
-        _run(*job, w.dtype)
+    def work(piece: tuple[Launch, tuple[int, ...], tuple[int, int]]) -> None:
+        _run(*piece, w.dtype)
 
-    _share(work, jobs)
+    _share(work, pieces)
 
 
 def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
     """As `direct_weight_grad`."""
-    dtype = np.dtype(dtype)
+    dtype, groups = np.dtype(dtype), geometry.groups
     if not (math.prod(geometry.y_shape) and math.prod(geometry.x_shape) and geometry.inputs):
         return np.zeros(geometry.w_shape, dtype=dtype)
     x, dy = _readable(x, dtype), _readable(dy, dtype)
     types = TYPES[x.dtype], TYPES[dtype], TYPES[dy.dtype]
-    jobs = []
-    for x_part, y_part, part in _along_rows(x, dy, geometry, dtype.itemsize):
-        launch = _weight_launch(part, types, _steps(x_part), _steps(y_part))
-        pointers: Any = y_part.ctypes.data, x_part.ctypes.data
-        jobs += [(launch, pointers, piece) for piece in range(launch.pieces)]
-    count = min(len(jobs), PIECES)
-    sums = np.zeros((count, *geometry.w_shape), dtype=dtype)
+    launches = [
+        (_weight_launch(part, types, _steps(x_part), _steps(y_part)), (y_part.ctypes.data, x_part.ctypes.data))
+        for x_part, y_part, part in _along_rows(x, dy, geometry, dtype.itemsize)
+    ]
+    count = min(sum(launch.pieces for launch, _ in launches), PIECES)
+    by_groups = groups >= PIECES  # pieces of whole groups add to weights of their own
+    if not by_groups:
+        count = min(count, geometry.samples * geometry.positions)
+    sums = np.zeros((1 if by_groups else count, *geometry.w_shape), dtype=dtype)
 
     def work(i: int) -> None:
-        for launch, pointers, piece in jobs[i * len(jobs) // count : (i + 1) * len(jobs) // count]:
-            _run(launch, (*pointers, sums[i].ctypes.data), piece, dtype)
+        for launch, pointers in launches:
+            (first, last), each = _spans(groups, count)[i], launch.numbers.last // groups
+            jobs = (first * each, last * each) if by_groups else _spans(launch.numbers.last, count)[i]
+            _run(launch, (*pointers, sums[0 if by_groups else i].ctypes.data), jobs, dtype)
 
     _share(work, range(count))
-    return sums[0] if count == 1 else np.add.reduce(sums, axis=0)
+    return sums[0] if len(sums) == 1 else np.add.reduce(sums, axis=0)
 
 
-def _share(work: Callable[[Any], None], jobs: Any) -> None:
-    if len(jobs) == 1:
-        work(jobs[0])
+def _spans(jobs: int, count: int) -> list[tuple[int, int]]:
+    """So many runs of jobs, of about the same length."""
+    return [(jobs * i // count, jobs * (i + 1) // count) for i in range(count)]
+
+
+def _share(work: Callable[[Any], None], pieces: Sequence[Any]) -> None:
+    if len(pieces) == 1:
+        work(pieces[0])
     else:
-        run_all(work, jobs, current().threads)
+        run_all(work, pieces, current().threads)
 
 
-def _run(launch: Launch, pointers: tuple[int, ...], piece: int, dtype: Any) -> None:
-    first, last = (launch.numbers.last * end // launch.pieces for end in (piece, piece + 1))
+def _run(launch: Launch, pointers: tuple[int, ...], jobs: tuple[int, int], dtype: Any) -> None:
     planes = np.empty(launch.numbers.terms * launch.numbers.plane, dtype=dtype)
-    numbers = np.asarray(launch.numbers._replace(first=first, last=last), dtype=np.int64)
+    numbers = np.asarray((*jobs, *launch.numbers[2:]), dtype=np.int64)
     launch.function(*pointers, *[one.ctypes.data for one in (planes, numbers, launch.starts, launch.places)])
 
 
 def _readable(x: Any, dtype: Any) -> Any:
     """x in a dtype that code knows, its rows in runs of memory; other strides are as they are."""
     x = x if x.dtype in TYPES else x.astype(dtype)
-    runs = x.strides[-1] == x.itemsize and all(step % x.itemsize == 0 for step in x.strides)
+    runs = x.flags.aligned and x.strides[-1] == x.itemsize and all(step % x.itemsize == 0 for step in x.strides)
     return x if runs else np.ascontiguousarray(x)
 
 
