@@ -96,7 +96,7 @@ def test_views_are_read_where_they_lie(rng):
     ],
 )
 def test_work_cut_in_any_way(rng, monkeypatch, name, value, x_shape, w_shape, parameters):
-    made = direct_cpu._forward_launch, direct_cpu._weight_launch
+    made = direct_cpu._forward_launch, direct_cpu._weight_launch, direct_cpu._row_cuts
     for one in made:
         one.cache_clear()
     monkeypatch.setattr(direct_cpu, "FEW", 8)

@@ -154,10 +154,11 @@ def _directly(
 ) -> ArrayT:
     """y by a kernel that has no parts."""
     geometry, out = plan.parts.geometry, target.array
-    whole = Parts(geometry, (*geometry.counts[1:], geometry.samples, *geometry.out), False, 0)[0]
     if out is None:
         out = xp.empty(geometry.y_shape, dtype=target.dtype, device=device(w.array))
-    direct_forward(_whole(x, geometry.size), w.part(whole, geometry.inputs, xp=xp), bias, out, target.within, geometry)
+    direct_forward(
+        _whole(x, geometry.size), w.part(plan.whole, geometry.inputs, xp=xp), bias, out, target.within, geometry
+    )
     return out
 
 

@@ -151,19 +151,27 @@ def _steps(x: Any) -> Steps:
 
 def _along_rows(x: Any, y: Any, geometry: Geometry, item_bytes: int) -> Iterator[tuple[Any, Any, Geometry]]:
     """Parts of long rows: what a job copies is to stay in the cache, and each thread is to have jobs."""
-    if not geometry.axes:
+    count = _row_cuts(geometry, item_bytes)
+    if count == 1:
         yield x, y, geometry
         return
-    planes, col = Planes.of(geometry.axes), geometry.axes[-1]
-    most = CACHED // (item_bytes * geometry.inputs * planes.terms * planes.row.extent * col.stride)
-    rows = math.prod(geometry.y_shape[:-1]) // geometry.outputs
-    if rows < PIECES:
-        most = min(most, -(-col.out * rows // PIECES))
-    count = -(-col.out // max(most, FEW))
+    col = geometry.axes[-1]
     for i in range(count):
         start, stop = (col.out * end // count for end in (i, i + 1))
         read, axis = col.part(start, stop)
         yield x[..., read], y[..., start:stop], geometry.over((*geometry.axes[:-1], axis))
+
+
+@lru_cache(maxsize=256)
+def _row_cuts(geometry: Geometry, item_bytes: int) -> int:
+    """Into how many parts rows are cut."""
+    planes = Planes.of(geometry.axes)
+    col = planes.col
+    most = CACHED // (item_bytes * geometry.inputs * planes.terms * planes.row.extent * col.stride)
+    rows = math.prod(geometry.y_shape[:-1]) // geometry.outputs
+    if rows < PIECES:
+        most = min(most, -(-col.out * rows // PIECES))
+    return -(-col.out // max(most, FEW))
 
 
 @lru_cache(maxsize=256)
