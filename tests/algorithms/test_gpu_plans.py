@@ -164,18 +164,18 @@ def test_a_direct_sum_is_chosen_for_depthwise_layers_only_where_there_are_kernel
     for slot in "yxw":
         names = [
             {piece.plan.basis.name for piece in choose(geometry, slot, wanted).pieces}
-            for wanted in (Wanted(limits, may_spread=False, gpu=True, most_taps=most) for most in (9, 0))
+            for wanted in (Wanted(limits, may_spread=False, gpu=True, kernels=kernels) for kernels in (True, False))
         ]
         assert names == [{"direct"}, {"lowering"}]
     dense = parse((8, 64, 56, 56), (64, 64, 3, 3), 1, 1, 1, 1)
     for slot in "yxw":
-        chosen = choose(dense, slot, Wanted(limits, may_spread=False, gpu=True, most_taps=9))
+        chosen = choose(dense, slot, Wanted(limits, may_spread=False, gpu=True, kernels=True))
         assert {piece.plan.basis.name for piece in chosen.pieces} == {"lowering"}
 
 
 def test_direct_is_refused_where_there_are_no_kernels(rng):
     with options(method="direct"), pytest.raises(ValueError, match=r'method must be "auto" or "lowering".*CuPy'):
-        conv(draw(rng, (1, 1, 8), "float64"), draw(rng, (1, 1, 3), "float64"))
+        conv(draw(rng, (1, 1, 8), "complex64"), draw(rng, (1, 1, 3), "complex64"))
 
 
 def test_samples_by_themselves_keep_the_values(standin, rng):

@@ -27,7 +27,7 @@ from xpconv._algorithms import contractions, costs, gpu_costs
 from xpconv._algorithms.choose import Wanted, bases, op_counts
 from xpconv._algorithms.plan import Limits, plan
 from xpconv._algorithms.weight import Weight
-from xpconv._arrays.direct import most_taps
+from xpconv._arrays.direct import has_kernels
 from xpconv._arrays.doors import (
     block_bytes,
     can_check_finite,
@@ -91,7 +91,7 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None, place: Place) -
         threaded=makes_together(x),
         check_finite=can_check_finite(x),
     )
-    wanted = Wanted(limits, gpu=on_gpu(x), most_taps=most_taps(x))
+    wanted = Wanted(limits, gpu=on_gpu(x), kernels=has_kernels(x))
     found: list[Row] = []
     target = contractions.Target(x.dtype)
     for slot in "yxw":

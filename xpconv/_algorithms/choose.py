@@ -15,6 +15,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from .._arrays.direct import kernels_take
 from .._spec.geometry import Axis, Geometry
 from .._spec.memory import once
 from .banded import Banded
@@ -41,7 +42,7 @@ class Wanted(NamedTuple):
     method: str = "auto"
     precision: str = "auto"
     gpu: bool = False
-    most_taps: int = 0  # along the last axis, of a kernel of the library; 0 where it has none
+    kernels: bool = False  # whether there are kernels for the library
 
 
 class Piece(NamedTuple):
@@ -159,7 +160,7 @@ def _no_way(geometry: Geometry, slot: str, wanted: Wanted) -> ValueError:
 
 _FOR = {
     "direct": "real or complex numbers in CuPy, and float32 and float64 in NumPy with llvmlite, "
-    "where the kernel has at most 128 taps along the last axis",
+    "where the weight has at most 256 taps along its last two axes and windows reach over few numbers",
     "winograd": "real or complex numbers, stride and dilation 1 and 3 or 5 taps (or 1) along each axis; 3 at the "
     "highest precision",
     "banded": "real or complex numbers over at least one axis",
@@ -262,8 +263,9 @@ def _algorithms(geometry: Geometry, slot: str, wanted: Wanted) -> list[str]:
     axes, method = geometry.axes, wanted.method
     nothing = 0 in (geometry.samples, geometry.inputs, geometry.outputs)
     names = ["lowering"] if method in ("auto", "lowering") or nothing else []
-    if method in ("auto", "direct") and slot != "x" and wanted.floating and not nothing:
-        names += ["direct"] * (wanted.most_taps >= (axes[-1].kernel if axes else 1))
+    kernels = wanted.kernels and slot != "x" and wanted.floating and not nothing
+    if kernels and (method == "direct" or (method == "auto" and _is_worth_compiling(geometry, wanted))):
+        names += ["direct"] * kernels_take(geometry, wanted.limits.item_bytes, wanted.gpu)
     if nothing or not axes or not wanted.floating or (method == "auto" and not wanted.may_spread):
         return names
     rows = method in ("auto", "lowering") and wanted.may_spread and not wanted.gpu
@@ -276,6 +278,11 @@ def _algorithms(geometry: Geometry, slot: str, wanted: Wanted) -> list[str]:
     if method in ("auto", "fft") and wanted.fourier:
         names.append("fft")
     return names
+
+
+def _is_worth_compiling(geometry: Geometry, wanted: Wanted) -> bool:
+    """Whether a kernel may be compiled for it unasked: on a CPU, not for calls that take microseconds."""
+    return wanted.gpu or math.prod(geometry.y_shape) * geometry.inputs * geometry.taps >= 2**15
 
 
 def _lowering(geometry: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .._arrays.devices import device
-from .._arrays.direct import most_taps
+from .._arrays.direct import has_kernels
 from .._arrays.doors import (
     block_bytes,
     can_check_finite,
@@ -155,7 +155,7 @@ def _wanted(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> W
         options.method,
         options.precision,
         on_gpu(array),
-        most_taps(array, compute_dtype, task.dtype, *task.reading.dtypes),
+        has_kernels(array, compute_dtype, task.dtype, *task.reading.dtypes),
     )
 
 

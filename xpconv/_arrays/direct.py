@@ -23,7 +23,7 @@ from . import direct_cpu
 from .assembly import can_compile
 from .devices import on_device_of
 
-__all__ = ["direct_forward", "direct_weight_grad", "direct_workspace", "has_kernels", "most_taps"]
+__all__ = ["direct_forward", "direct_weight_grad", "direct_workspace", "has_kernels", "kernels_take"]
 
 THREADS = 128  # in a block
 SUMMING = 2**17  # threads that sum dw, where there are so many products: they keep a large device busy
@@ -53,9 +53,9 @@ def has_kernels(x: Any, *dtypes: Any) -> bool:
     return is_cupy_array(x) and all(str(dtype) in TYPES for dtype in (x.dtype, *dtypes))
 
 
-def most_taps(x: Any, *dtypes: Any) -> int:
-    """How many taps along the last axis a kernel for such arrays may have; 0 where there are no kernels."""
-    return (direct_cpu.MOST_TAPS if isinstance(x, np.ndarray) else 2**62) * has_kernels(x, *dtypes)
+def kernels_take(geometry: Geometry, item_bytes: int, on_gpu: bool) -> bool:
+    """Whether kernels, where there are any, take a convolution of such a geometry."""
+    return on_gpu or direct_cpu.takes(geometry, item_bytes)
 
 
 def direct_workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:

@@ -19,11 +19,13 @@ from .assembly import Code, compiled, registers, vector_bytes
 from .direct_code import BYTES, MISSING, Kind, Numbers, forward_code, weight_grad_code
 from .threads import run_all
 
-__all__ = ["MOST_TAPS", "TYPES", "forward", "weight_grad"]
+__all__ = ["TYPES", "forward", "takes", "weight_grad"]
 
 TYPES = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
-MOST_TAPS = 128  # that are written out one by one
+MOST_ROWS = 8  # that are summed together
+MOST_TAPS = 256  # of the last two axes, which are written out one by one
 CACHED = 2**17  # bytes of the planes that a job copies, about
+MOST_COPIED = 2**18  # bytes of them for the fewest rows that are summed together
 PIECES = 16  # of a call at least, if it is long enough for threads to share it
 SMALL = 2**17  # products of a piece at least
 FEW = 512  # outputs of a row that is cut for threads, at least
@@ -51,10 +53,8 @@ class Planes(NamedTuple):
 
     @classmethod
     def of(cls, axes: tuple[Axis, ...]) -> Planes:
-        """With a large kernel, rows are planes of their own."""
-        if len(axes) < 2 or axes[-2].kernel * axes[-1].kernel > MOST_TAPS:
-            return cls(axes[:-1], NOTHING, axes[-1] if axes else NOTHING)
-        return cls(axes[:-2], axes[-2], axes[-1])
+        row, col = (NOTHING, NOTHING, *axes)[-2:]
+        return cls(axes[:-2], row, col)
 
     @property
     def terms(self) -> int:
@@ -70,6 +70,17 @@ class Planes(NamedTuple):
             to,
             max(min(self.col.size - start, self.col.stride * (self.col.out - 1) + self.col.extent - to), 0),
         )
+
+
+def takes(geometry: Geometry, item_bytes: int) -> bool:
+    """Whether there is code for such a convolution, and its jobs take little memory."""
+    planes = Planes.of(geometry.axes)
+    row, col = planes.row, planes.col
+    if row.kernel * col.kernel > MOST_TAPS:
+        return False
+    cols = -(-col.out // _row_cuts(geometry, item_bytes))
+    copied = (row.stride * (min(row.out, MOST_ROWS) - 1) + row.extent) * (col.stride * (cols - 1) + col.extent)
+    return copied * geometry.inputs * planes.terms * item_bytes <= MOST_COPIED
 
 
 def forward(x: Any, w: Any, bias: Any, out: Any, within: tuple[slice, ...] | None, geometry: Geometry) -> None:
@@ -183,7 +194,7 @@ def _forward_launch(geometry: Geometry, types: Types, x_steps: Steps, y_steps: S
     _, vectors, lanes = min((-(-cols // (v * n)) * v, -v, n) for v in (1, 2) for n in _powers(most) if v * n <= cols)
     vectors = -vectors
     outputs = min(geometry.outputs, 4 // vectors)
-    most_rows = min(max(registers() // (2 * vectors * outputs), 1), 8, rows)
+    most_rows = min(max(registers() // (2 * vectors * outputs), 1), MOST_ROWS, rows)
     together = min(range(1, most_rows + 1), key=lambda count: -(-rows // count) * (count + 1))
     kind = _kind(planes, types, lanes, outputs)._replace(rows=together, vectors=vectors, bias=bias, y_step=y_step)
     return _launch(forward_code, kind, geometry, x_steps, y_steps)
