@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .._spec.geometry import Axis, Geometry
+from .._spec.memory import derived
 from .._spec.options import current
 from .assembly import Code, compiled, registers, vector_bytes
 from .direct_code import BYTES, MISSING, Kind, Numbers, forward_code, weight_grad_code
@@ -78,7 +79,7 @@ def takes(geometry: Geometry, item_bytes: int) -> bool:
     row, col = planes.row, planes.col
     if row.kernel * col.kernel > MOST_TAPS:
         return False
-    cols = -(-col.out // _row_cuts(geometry, item_bytes))
+    cols = -(-col.out // max(len(_row_parts(item_bytes, geometry)), 1))
     copied = (row.stride * (min(row.out, MOST_ROWS) - 1) + row.extent) * (col.stride * (cols - 1) + col.extent)
     return copied * geometry.inputs * planes.terms * item_bytes <= MOST_COPIED
 
@@ -94,7 +95,7 @@ def forward(x: Any, w: Any, bias: Any, out: Any, within: tuple[slice, ...] | Non
     types = TYPES[x.dtype], TYPES[w.dtype], TYPES[y.dtype]
     pieces = []
     for x_part, y_part, part in _along_rows(x, y, geometry, w.itemsize):
-        launch = _forward_launch(part, types, _steps(x_part), _steps(y_part), bias is not None)
+        launch = _forward_launch(types, _steps(x_part), _steps(y_part), bias is not None, part)
         pointers = tuple(0 if array is None else array.ctypes.data for array in (x_part, w, bias, y_part))
         pieces += [(launch, pointers, jobs) for jobs in _spans(launch.numbers.last, launch.pieces)]
 
@@ -112,7 +113,7 @@ def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
     x, dy = _readable(x, dtype), _readable(dy, dtype)
     types = TYPES[x.dtype], TYPES[dtype], TYPES[dy.dtype]
     launches = [
-        (_weight_launch(part, types, _steps(x_part), _steps(y_part)), (y_part.ctypes.data, x_part.ctypes.data))
+        (_weight_launch(types, _steps(x_part), _steps(y_part), part), (y_part.ctypes.data, x_part.ctypes.data))
         for x_part, y_part, part in _along_rows(x, dy, geometry, dtype.itemsize)
     ]
     count = min(sum(launch.pieces for launch, _ in launches), PIECES)
@@ -161,32 +162,31 @@ def _steps(x: Any) -> Steps:
 
 
 def _along_rows(x: Any, y: Any, geometry: Geometry, item_bytes: int) -> Iterator[tuple[Any, Any, Geometry]]:
-    """Parts of long rows: what a job copies is to stay in the cache, and each thread is to have jobs."""
-    count = _row_cuts(geometry, item_bytes)
-    if count == 1:
+    parts = _row_parts(item_bytes, geometry)
+    if not parts:
         yield x, y, geometry
-        return
-    col = geometry.axes[-1]
-    for i in range(count):
-        start, stop = (col.out * end // count for end in (i, i + 1))
-        read, axis = col.part(start, stop)
-        yield x[..., read], y[..., start:stop], geometry.over((*geometry.axes[:-1], axis))
+    for read, made, part in parts:
+        yield x[..., read], y[..., made], part
 
 
-@lru_cache(maxsize=256)
-def _row_cuts(geometry: Geometry, item_bytes: int) -> int:
-    """Into how many parts rows are cut."""
-    planes = Planes.of(geometry.axes)
+@derived
+def _row_parts(item_bytes: int, geometry: Geometry) -> list[tuple[slice, slice, Geometry]]:
+    """Parts of long rows: what a job copies is to stay in the cache, and each thread is to have jobs. None if short."""
+    planes, parts = Planes.of(geometry.axes), []
     col = planes.col
     most = CACHED // (item_bytes * geometry.inputs * planes.terms * planes.row.extent * col.stride)
-    rows = math.prod(geometry.y_shape[:-1]) // geometry.outputs
+    rows = geometry.samples * geometry.groups * planes.row.out * math.prod([axis.out for axis in planes.leads])
     if rows < PIECES:
         most = min(most, -(-col.out * rows // PIECES))
-    return -(-col.out // max(most, FEW))
+    count = -(-col.out // max(most, FEW))
+    for start, stop in _spans(col.out, count) if count > 1 else ():
+        read, axis = col.part(start, stop)
+        parts.append((read, slice(start, stop), geometry.over((*geometry.axes[:-1], axis))))
+    return parts
 
 
-@lru_cache(maxsize=256)
-def _forward_launch(geometry: Geometry, types: Types, x_steps: Steps, y_steps: Steps, bias: bool) -> Launch:
+@derived
+def _forward_launch(types: Types, x_steps: Steps, y_steps: Steps, bias: bool, geometry: Geometry) -> Launch:
     planes, y_step = Planes.of(geometry.axes), y_steps[-1] if geometry.axes else 1
     most, cols, rows = vector_bytes() // BYTES[types[1]], planes.col.out, planes.row.out
     most = max(min(most, 4 * most // y_step), 1)
@@ -200,8 +200,8 @@ def _forward_launch(geometry: Geometry, types: Types, x_steps: Steps, y_steps: S
     return _launch(forward_code, kind, geometry, x_steps, y_steps)
 
 
-@lru_cache(maxsize=256)
-def _weight_launch(geometry: Geometry, types: Types, x_steps: Steps, y_steps: Steps) -> Launch:
+@derived
+def _weight_launch(types: Types, x_steps: Steps, y_steps: Steps, geometry: Geometry) -> Launch:
     planes = Planes.of(geometry.axes)
     lanes = min(vector_bytes() // BYTES[types[1]], 2 ** (planes.col.out - 1).bit_length())
     most = registers() * 3 // 4 // (planes.row.kernel * planes.col.kernel)
