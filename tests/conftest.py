@@ -92,3 +92,11 @@ def blocks(request, monkeypatch):
     """The whole in one block, and in blocks of a few columns each."""
     size = 2**26 if request.param == "one block" else 5600
     in_blocks_of(monkeypatch, size)
+
+
+@pytest.fixture
+def standin(request):
+    for backend in request.config.backends:
+        if backend.name == "cupy:standin":
+            return backend
+    pytest.skip("only the stand-in for CuPy counts what a GPU would do")

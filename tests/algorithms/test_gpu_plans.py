@@ -21,14 +21,6 @@ from xpconv._spec.geometry import parse
 MIB = 2**20
 
 
-@pytest.fixture
-def standin(request):
-    for backend in request.config.backends:
-        if backend.name == "cupy:standin":
-            return backend
-    pytest.skip("only the stand-in for CuPy counts")
-
-
 # Of each: shapes, parameters; how often the bytes of operands and result are moved at most, for y, dx and dw; launches.
 LEAN = {
     "dense": ((8, 64, 28, 28), (64, 64, 3, 3), {"padding": 1}, (12, 12, 13), 9),

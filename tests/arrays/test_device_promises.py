@@ -33,14 +33,6 @@ WITHOUT_CHANNELS = ("convolve", "correlate", "convolve_backward", "correlate_bac
 METHODS = ("auto", "lowering", "winograd", "banded", "fft")
 
 
-@pytest.fixture
-def standin(request):
-    for backend in request.config.backends:
-        if backend.name == "cupy:standin":
-            return backend
-    pytest.skip("only the stand-in for CuPy can tell")
-
-
 def assert_kept(standin, function, *operands):
     """The promise, and NumPy's values; operands may be missing."""
     arrays = [None if one is None else standin.array(one) for one in operands]

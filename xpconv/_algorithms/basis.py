@@ -42,6 +42,9 @@ class Basis(Protocol):
     def reshapes(self, slot: str, geometry: Geometry) -> bool:
         """Whether the map of that slot and its adjoint are views: no number is moved."""
 
+    def makes_y(self, geometry: Geometry) -> bool:
+        """Whether the adjoint of Ey ends in an array of its own, or a product, with y in the order of memory."""
+
     def footprint(self, geometry: Geometry) -> Footprint: ...
 
     def unit(self, geometry: Geometry) -> tuple[int, ...]:

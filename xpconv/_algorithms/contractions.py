@@ -216,10 +216,12 @@ class _Filling(NamedTuple, Generic[ArrayT]):
 
     @property
     def is_one_product(self) -> bool:
-        """Whether a product is the whole result: where no product is written to its place, that saves a copy."""
+        """Whether one product makes the whole result, so that it need not be copied to its place."""
         plan, geometry = self.plan, self.plan.parts.geometry
-        one = plan.parts.count == 1 and not plan.overlapping
-        return one and plan.basis.reshapes(self.slot, geometry) and geometry.positions > 0
+        if plan.parts.count > 1 or plan.overlapping or not geometry.positions:
+            return False
+        checked = plan.limits.check_finite and plan.basis.propagates_nonfinite
+        return plan.basis.makes_y(geometry) and not checked if self.slot == "y" else plan.basis.reshapes("x", geometry)
 
     def one_product(self, w: Weight[ArrayT]) -> ArrayT:
         part, bias = self.plan.parts[0], self.bias

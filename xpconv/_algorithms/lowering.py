@@ -30,6 +30,9 @@ class Lowering:
     def reshapes(self, slot: str, geometry: Geometry) -> bool:
         return slot == "w" or (geometry.samples == 1 and (slot == "y" or geometry.is_pointwise))
 
+    def makes_y(self, geometry: Geometry) -> bool:
+        return self.reshapes("y", geometry)
+
     def footprint(self, geometry: Geometry) -> Footprint:
         height, columns = geometry.inputs * geometry.taps, geometry.samples * geometry.positions
         w = 0  # a view

@@ -129,52 +129,70 @@ _CHANNELS = {
 }
 
 
-def _numbers_read(part: Geometry, slot: str) -> int:
-    """The numbers of x and of dy that a part reads."""
-    return (slot != "x") * math.prod(part.x_shape) + (slot != "y") * math.prod(part.y_shape)
+class _Bytes(NamedTuple):
+    """How many bytes a part takes, by what they are for."""
+
+    slot: str
+    basis: Basis
+    limits: Limits
+    inputs: int  # of the whole
+
+    def weights(self, part: Geometry) -> int:
+        item_bytes, copies = self.limits.item_bytes, self.limits.copies
+        weights, taken = self.basis.footprint(part).w, math.prod(part.w_shape)
+        if self.slot == "w":  # a sum and what is added to it, even where the weights themselves are a view
+            return item_bytes * 2 * max(weights, taken)
+        scattered = part.inputs < self.inputs  # in memory, so that they are copied before they are multiplied
+        return item_bytes * (weights + taken * max(copies.weight, scattered))
+
+    def columns(self, part: Geometry) -> int:
+        footprint = self.basis.footprint(part)
+        places = math.prod(part.padded) if footprint.padded is None else footprint.padded
+        padded = part.samples * part.groups * part.inputs * places
+        return self.limits.item_bytes * (padded + footprint.x + footprint.y)
+
+    def read(self, part: Geometry) -> int:
+        """Of what is copied as it is read: x, dy, or both."""
+        numbers = (self.slot != "x") * math.prod(part.x_shape) + (self.slot != "y") * math.prod(part.y_shape)
+        return self.limits.item_bytes * self.limits.copies.read * numbers
+
+
+def _most_bytes(geometry: Geometry, sizes: _Bytes) -> int:
+    """How many bytes the columns of a part may take."""
+    slot, basis, limits, _ = sizes
+    whole = sizes.columns(geometry)
+    if limits.threaded:
+        # Four parts for the threads, or two, or one; a quarter more, as they overlap a little. Small parts cost more in
+        # Python than they gain, and none has fewer bytes than the weights, which the product of each part reads anew.
+        small = 4 * SMALL if basis.reshapes("x", geometry.of_samples(1)) else SMALL
+        least = max(small, limits.item_bytes * math.prod(geometry.w_shape))
+        limit = min(limits.block, next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * least), whole))
+    else:
+        # A block may be as large as the workspace: what a part takes beside it is left free.
+        beside = BUFFERS + 2 * min(sizes.weights(geometry), limits.workspace // 4)
+        beside += limits.item_bytes * basis.footprint(geometry).w_made
+        room = limits.workspace * 31 // 32 - beside
+        limit = min(limits.block, 2 * room // (2 + 2 * limits.copies.read + (slot == "x")))
+    return max(limit, whole // limits.most_parts)
 
 
 def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     """How to fill the slot: "y", "x" (by the adjoint of Ex) or "w". Parts do not depend on the number of threads."""
-    item_bytes, workspace, copies, channels = limits.item_bytes, limits.workspace, limits.copies, _CHANNELS[slot]
+    item_bytes, workspace, channels = limits.item_bytes, limits.workspace, _CHANNELS[slot]
     positions = tuple(range(POSITIONS, POSITIONS + len(geometry.axes)))
-
-    def weight_bytes(part: Geometry) -> int:
-        weights, taken = basis.footprint(part).w, math.prod(part.w_shape)
-        if slot == "w":  # a sum and what is added to it, even where the weights themselves are a view
-            return item_bytes * 2 * max(weights, taken)
-        scattered = part.inputs < geometry.inputs  # in memory, so that they are copied before they are multiplied
-        return item_bytes * (weights + taken * max(copies.weight, scattered))
-
-    def part_bytes(part: Geometry) -> int:
-        footprint = basis.footprint(part)
-        places = math.prod(part.padded) if footprint.padded is None else footprint.padded
-        padded = part.samples * part.groups * part.inputs * places
-        return item_bytes * (padded + footprint.x + footprint.y)
-
-    whole, weights, one = part_bytes(geometry), item_bytes * math.prod(geometry.w_shape), geometry.of_samples(1)
-    if limits.threaded:
-        # Four parts for the threads, or two, or one; a quarter more, as they overlap a little. Small parts cost more in
-        # Python than they gain, and none has fewer bytes than the weights, which the product of each part reads anew.
-        least = max(4 * SMALL if basis.reshapes("x", one) else SMALL, weights)
-        limit = min(limits.block, next((whole * 5 // (4 * n) for n in (4, 2) if whole >= n * least), whole))
-    else:
-        # A block may be as large as the workspace: what a part takes beside it is left free.
-        beside = (
-            BUFFERS + 2 * min(weight_bytes(geometry), workspace // 4) + item_bytes * basis.footprint(geometry).w_made
-        )
-        limit = min(limits.block, 2 * (workspace * 31 // 32 - beside) // (2 + 2 * copies.read + (slot == "x")))
-    limit = max(limit, whole // limits.most_parts)
+    sizes, one = _Bytes(slot, basis, limits, geometry.inputs), geometry.of_samples(1)
+    limit = _most_bytes(geometry, sizes)
     # Of one sample, Y is a view, and the product is written straight to its place.
-    apart = limits.in_place and basis.reshapes("y", one) and part_bytes(one) >= max(2**18, weights)
+    weights = item_bytes * math.prod(geometry.w_shape)
+    apart = limits.in_place and basis.reshapes("y", one) and sizes.columns(one) >= max(2**18, weights)
 
     def parted(by_input: bool) -> Parts:
         room = workspace // 8 if slot == "w" else workspace // 4
-        lengths = cut(geometry, Budget(weight_bytes, room), channels, by_input=by_input)
+        lengths = cut(geometry, Budget(sizes.weights, room), channels, by_input=by_input)
         lengths = (*lengths[:SAMPLES], min(lengths[SAMPLES], 1), *lengths[POSITIONS:]) if apart else lengths
         inner = (SAMPLES, INPUTS, *positions) if by_input else (SAMPLES, *positions, INPUTS)
         units = () if by_input else basis.unit(geometry)
-        order, budget = (GROUPS, *inner, OUTPUTS), Budget(part_bytes, limit)
+        order, budget = (GROUPS, *inner, OUTPUTS), Budget(sizes.columns, limit)
         lengths = cut(geometry, budget, order, lengths, units, by_input=by_input)
         return Parts(geometry, lengths, by_input, GROUPS if slot == "w" else channels[-1])
 
@@ -183,12 +201,12 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     part = largest(geometry, parts.lengths, by_input)
     # Parts of the input have no element in common, but most windows of a long kernel read each part. Then parts of the
     # output are better, although the inputs that they read overlap.
-    overlapping = by_input and (parts.repetition > 2 or part_bytes(part) > limit)
+    overlapping = by_input and (parts.repetition > 2 or sizes.columns(part) > limit)
     if overlapping:
         parts = parted(by_input=False)
         part = largest(geometry, parts.lengths, by_input=False)
     terms, cuts = math.prod(parts.counts[SAMPLES:]), math.prod(parts.counts[:SAMPLES])
-    sums, own, making = 1, weight_bytes(part), item_bytes * basis.footprint(part).w_made
+    sums, own, making = 1, sizes.weights(part), item_bytes * basis.footprint(part).w_made
     if slot == "w":
         sums = min(terms, max(4 // cuts, 1)) if limits.threaded else 1
         # The sums; where they are added, the total and a new total; all but the one that is the result itself.
@@ -197,8 +215,7 @@ def plan(geometry: Geometry, slot: str, basis: Basis, limits: Limits) -> Plan:
     else:
         shared = own + making
         own *= cuts > 1  # then each part has its own, beside the one that is made next
-    made = part_bytes(part) + BUFFERS
+    made = sizes.columns(part) + sizes.read(part) + BUFFERS
     if slot == "x":  # windows are folded axis by axis, with sums of each
-        made += part_bytes(part) // 2
-    made += item_bytes * copies.read * _numbers_read(part, slot)
+        made += sizes.columns(part) // 2
     return Plan(basis, parts, part, overlapping, sums, made + own, shared, limits)

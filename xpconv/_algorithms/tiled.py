@@ -36,6 +36,9 @@ class Tiled(ABC):
     def reshapes(self, slot: str, geometry: Geometry) -> bool:  # noqa: ARG002
         return False
 
+    def makes_y(self, geometry: Geometry) -> bool:
+        return all(axis.hi == 0 for axis in self.tiles(geometry)[1].axes)  # whole tiles, of which nothing is dropped
+
     @abstractmethod
     def rows(self, geometry: Geometry) -> Iterable[tuple[Axis, Tile]]:
         """The axes to cut, and what a tile has along each."""

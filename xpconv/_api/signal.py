@@ -46,7 +46,7 @@ def convolve(
     padding_mode: str | Sequence[str] = "zeros",
     dtype: Any = None,
 ) -> ArrayT:
-    """Convolve two arrays without channels, as `scipy.signal.convolve` does: the kernel is flipped.
+    """Convolve two arrays without channels, as ``scipy.signal.convolve`` does: the kernel is flipped.
 
     ``full[i] = sum over t of x[i - dilation*t] * kernel[t]`` along each axis, and `mode` says which part of it is
     wanted.
@@ -135,7 +135,7 @@ def correlate(
     padding_mode: str | Sequence[str] = "zeros",
     dtype: Any = None,
 ) -> ArrayT:
-    """Correlate two arrays without channels, as `scipy.signal.correlate` does: the kernel is conjugated.
+    """Correlate two arrays without channels, as ``scipy.signal.correlate`` does: the kernel is conjugated.
 
     ``full[i] = sum over t of x[i + dilation*t - (extent - 1)] * conj(kernel[t])`` along each axis, with the `extent` of
     the kernel, and `mode` says which part of it is wanted.
