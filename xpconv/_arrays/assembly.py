@@ -32,6 +32,7 @@ class Code:
     def __init__(self, pointers: int) -> None:
         self.pointers = pointers  # the arguments, named %0, %1 and on
         self.lines: list[str] = []
+        self.declared: dict[str, None] = {}
         self.names = 0
 
     def do(self, line: str) -> None:
@@ -41,6 +42,11 @@ class Code:
         self.names += 1
         self.do(f"%v{self.names} = {value}")
         return f"%v{self.names}"
+
+    def call(self, kind: str, name: str, *arguments: tuple[str, str | int], flags: str = "") -> str:
+        """A call of LLVM's own function of that name: what it returns, and the kinds and values of its arguments."""
+        self.declared[f"declare {kind} @llvm.{name}({', '.join(one for one, _ in arguments)})"] = None
+        return f"call {flags} {kind} @llvm.{name}({', '.join(f'{one} {value}' for one, value in arguments)})"
 
     def add(self, *terms: str | int) -> str:
         total = str(terms[0])
@@ -55,7 +61,7 @@ class Code:
         return self.let(f"sub i64 {a}, {b}")
 
     def smaller(self, a: str | int, b: str | int) -> str:
-        return self.let(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
+        return self.let(self.call("i64", "smin.i64", ("i64", a), ("i64", b)))
 
     def divided(self, a: str | int, b: str | int) -> tuple[str, str]:
         """The quotient and the rest, of numbers that are not negative."""
@@ -146,6 +152,7 @@ def compiled(name: str, code: Code) -> Callable[..., None]:
     processor, features = _processor()
     arguments, body = ", ".join(["ptr noalias"] * code.pointers), "\n".join(code.lines)
     source = f"define void @{name}({arguments}) {{\nstart:\n{body}\nret void\n}}"
+    source = "\n".join([*code.declared, source])
     target = llvm.Target.from_default_triple()
     machine = target.create_target_machine(cpu=processor, features=features.flatten(), opt=3, jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(source, llvm.create_context()), machine)

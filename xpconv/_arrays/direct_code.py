@@ -120,9 +120,9 @@ class Writer(Code):
         kind = f"<{lanes} x {self.y}>"
         if mask is None:
             return self.cast(self.load(kind, pointer, align), self.y, self.number, lanes)
-        name = f"@llvm.masked.load.v{lanes}f{8 * align}.p0"
-        arguments = f"ptr align {align} {pointer}, <{lanes} x i1> {mask}, {kind} zeroinitializer"
-        return self.cast(self.let(f"call {kind} {name}({arguments})"), self.y, self.number, lanes)
+        arguments = ("ptr", pointer), ("i32", align), (f"<{lanes} x i1>", mask), (kind, "zeroinitializer")
+        found = self.let(self.call(kind, f"masked.load.v{lanes}f{8 * align}.p0", *arguments))
+        return self.cast(found, self.y, self.number, lanes)
 
     def write_y(self, pointer: str, value: str) -> None:
         """Write a vector of y, and nothing between its numbers."""
@@ -135,18 +135,19 @@ class Writer(Code):
         order = ", ".join(f"i32 {lane // step}" for lane in range(wide))
         mask = ", ".join(f"i1 {int(lane % step == 0)}" for lane in range(wide))
         apart = self.let(f"shufflevector {kind} {value}, {kind} poison, <{wide} x i32> <{order}>")
-        arguments = f"<{wide} x {self.y}> {apart}, ptr align {align} {pointer}, <{wide} x i1> <{mask}>"
-        self.do(f"call void @llvm.masked.store.v{wide}f{8 * align}.p0({arguments})")
+        arguments = (f"<{wide} x {self.y}>", apart), ("ptr", pointer), ("i32", align), (f"<{wide} x i1>", f"<{mask}>")
+        self.do(self.call("void", f"masked.store.v{wide}f{8 * align}.p0", *arguments))
 
     def with_product(self, total: str, a: str, b: str) -> str:
         """The total and a * b: rounded once, where the processor can."""
-        name = f"@llvm.fmuladd.v{self.kind.lanes}f{8 * BYTES[self.number]}"
-        return self.let(f"call {self.vector} {name}({self.vector} {a}, {self.vector} {b}, {self.vector} {total})")
+        name, kind = f"fmuladd.v{self.kind.lanes}f{8 * BYTES[self.number]}", self.vector
+        return self.let(self.call(kind, name, (kind, a), (kind, b), (kind, total)))
 
     def add_lanes(self, pointer: str, value: str) -> None:
         """Add all lanes to the number at a place."""
-        name = f"@llvm.vector.reduce.fadd.v{self.kind.lanes}f{8 * BYTES[self.number]}"
-        total = self.let(f"call reassoc {self.number} {name}({self.number} 0.0, {self.vector} {value})")
+        name = f"vector.reduce.fadd.v{self.kind.lanes}f{8 * BYTES[self.number]}"
+        arguments = (self.number, "0.0"), (self.vector, value)
+        total = self.let(self.call(self.number, name, *arguments, flags="reassoc"))
         total = self.let(f"fadd {self.number} {self.read(pointer)}, {total}")
         self.store(self.number, total, pointer, BYTES[self.number])
 
