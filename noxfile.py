@@ -15,6 +15,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.sessions = [
     "tests-cpu",
     "tests-peers",
+    "tests-llvm",
     "tests-clients",
     "tests-dask",
     "tests-nvrtc",
@@ -131,6 +132,14 @@ def tests_clients(session: nox.Session) -> None:
     session.run("pytest", "tests/clients", backends, f"--sdists={sdists}", *WORKERS, *session.posargs)
 
 
+@nox.session(name="tests-llvm")
+def tests_llvm(session: nox.Session) -> None:
+    """NumPy with llvmlite: the direct kernels, and all else that NumPy's arrays go through."""
+    session.install(".[llvm]", *group("test"))
+    folders = [f"tests/{name}" for name in ("arrays", "algorithms", "api", "engines", "spec")]
+    session.run("pytest", *folders, "--backends=numpy:readonly", *WORKERS, *session.posargs)
+
+
 @nox.session(name="tests-dask")
 def tests_dask(session: nox.Session) -> None:
     """dask's arrays, clusters whose workers are killed, and the example that runs on one."""
@@ -192,9 +201,10 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Ours against torch, JAX and SciPy, side by side; arguments after -- go to the benchmark."""
-    session.install(".", *group("bench"))
-    session.run("python", "tests/bench/bench.py", *session.posargs)
+    """Ours against torch, JAX and SciPy, side by side; arguments after -- go to the benchmark, but --llvm."""
+    given = [one for one in session.posargs if one != "--llvm"]
+    session.install(".[llvm]" if "--llvm" in session.posargs else ".", *group("bench"))
+    session.run("python", "tests/bench/bench.py", *given)
 
 
 @nox.session(name="bench-gpu")
@@ -221,7 +231,7 @@ def fit(session: nox.Session) -> None:
     if "cupy" in session.posargs:
         python = python_on_gpu(session, "rich>=13", "scipy>=1.14")
     else:
-        session.install(".", *group("bench"))
+        session.install(".[llvm]", *group("bench"))
         python = "python"
     session.run(python, "tests/bench/fit.py", *session.posargs, env=from_here(), external=True)
 

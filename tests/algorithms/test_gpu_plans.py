@@ -167,7 +167,7 @@ def test_a_direct_sum_is_chosen_for_depthwise_layers_only_where_there_are_kernel
 
 def test_direct_is_refused_where_there_are_no_kernels(rng):
     with options(method="direct"), pytest.raises(ValueError, match=r'method must be "auto" or "lowering".*CuPy'):
-        conv(draw(rng, (1, 1, 8), "float64"), draw(rng, (1, 1, 3), "float64"))
+        conv(draw(rng, (1, 1, 8), "complex64"), draw(rng, (1, 1, 3), "complex64"))
 
 
 def test_samples_by_themselves_keep_the_values(standin, rng):

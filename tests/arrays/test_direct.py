@@ -1,10 +1,12 @@
-"""The direct kernels against the loop (oracle.py): on CuPy itself, or compiled for the host by its stand-in.
+"""The direct kernels against the loop (oracle.py): on CuPy itself, or compiled for the host by its stand-in; on NumPy.
 
-Most numbers are whole, so that every sum is exact and equal to the bit.
+NumPy has kernels where llvmlite is installed (`nox -s tests-llvm`). Most numbers are whole, so that every sum is exact
+and equal to the bit.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from math import prod
 
 import ml_dtypes
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from cupy_standin import forbidden, trace
 from oracle import contract
-from support import assert_within, draw, whole_numbers
+from support import Backend, assert_within, draw, whole_numbers
 
 from xpconv._arrays import direct
 from xpconv._arrays.direct import direct_forward, direct_weight_grad, direct_workspace, has_kernels
@@ -29,6 +31,14 @@ def cupy(request):
     pytest.skip("only CuPy compiles kernels")
 
 
+@pytest.fixture(params=["cupy", "numpy"] if find_spec("llvmlite") else ["cupy"])
+def kernels(request):
+    """Each that has kernels."""
+    if request.param == "cupy":
+        return request.getfixturevalue("cupy")
+    return Backend.named("numpy:readonly")
+
+
 @pytest.fixture
 def standin(cupy):
     if cupy.name != "cupy:standin":
@@ -40,16 +50,16 @@ def geometry_of(x, w, *, stride=1, padding=0, dilation=1, groups=1):
     return parse(x.shape, w.shape, stride, padding, dilation, groups)
 
 
-def forward(cupy, x, w, bias, geometry, dtype=None):
-    with cupy.here():
-        out = cupy.xp.empty(geometry.y_shape, dtype=dtype or w.dtype)
-    operands = (cupy.array(x), cupy.array(w), None if bias is None else cupy.array(bias))
+def forward(kernels, x, w, bias, geometry, dtype=None):
+    with kernels.here():
+        out = kernels.xp.empty(geometry.y_shape, dtype=dtype or w.dtype)
+    operands = (kernels.array(x), kernels.array(w), None if bias is None else kernels.array(bias))
     assert direct_forward(*operands, out, None, geometry) is None
-    return cupy.numpy(out)
+    return kernels.numpy(out)
 
 
-def weight_grad(cupy, dy, x, geometry, dtype=None):
-    return cupy.numpy(direct_weight_grad(cupy.array(dy), cupy.array(x), geometry, dtype or x.dtype))
+def weight_grad(kernels, dy, x, geometry, dtype=None):
+    return kernels.numpy(direct_weight_grad(kernels.array(dy), kernels.array(x), geometry, dtype or x.dtype))
 
 
 def expected(dy, x, w, bias, geometry):
@@ -78,17 +88,19 @@ CASES = {
     "three axes": ((2, 2, 5, 6, 7), (2, 1, 3, 2, 3), {"groups": 2, "padding": 1, "stride": (2, 1, 1)}),
     "four axes": ((2, 1, 3, 4, 3, 4), (3, 1, 2, 2, 1, 2), {"padding": (1, 0, 0, 1), "dilation": (1, 2, 1, 1)}),
     "one position": ((70, 2, 5, 4), (2, 1, 5, 4), {"groups": 2}),
+    "long rows": ((2, 3, 3, 75), (6, 1, 3, 5), {"groups": 3, "padding": 2, "stride": (1, 2)}),
+    "a large kernel": ((1, 1, 14, 19), (1, 1, 15, 13), {"padding": 7}),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_slots(cupy, rng, name):
+def test_both_slots(kernels, rng, name):
     x_shape, w_shape, parameters = CASES[name]
     geometry = geometry_of(np.empty(x_shape), np.empty(w_shape), **parameters)
     dy, x, w, bias = drawn(rng, geometry)
     y, dw = expected(dy, x, w, bias, geometry)
-    np.testing.assert_array_equal(forward(cupy, x, w, bias, geometry), y, strict=True)
-    np.testing.assert_array_equal(weight_grad(cupy, dy, x, geometry), dw, strict=True)
+    np.testing.assert_array_equal(forward(kernels, x, w, bias, geometry), y, strict=True)
+    np.testing.assert_array_equal(weight_grad(kernels, dy, x, geometry), dw, strict=True)
 
 
 GROUPED = geometry_of(np.empty((5, 4, 5, 6)), np.empty((10, 2, 3, 2)), groups=2, padding=1)
@@ -138,12 +150,14 @@ def test_each_half_is_read_and_each_float_is_rounded_as_numpy_does(cupy, rng, dt
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
-def test_sums_are_as_precise_as_their_dtype(cupy, rng, dtype):
+def test_sums_are_as_precise_as_their_dtype(kernels, rng, dtype):
+    if not has_kernels(kernels.array(np.ones(1, dtype))):
+        pytest.skip("no kernels for complex numbers")
     dy, x, w = (draw(rng, shape, dtype) for shape in (GROUPED.y_shape, GROUPED.x_shape, GROUPED.w_shape))
     magnitudes = expected(*map(np.abs, (dy, x, w)), None, GROUPED)
     y, dw = expected(dy, x, w, None, GROUPED)
-    assert_within(forward(cupy, x, w, None, GROUPED), y, magnitudes[0], GROUPED.inputs * GROUPED.taps)
-    assert_within(weight_grad(cupy, dy, x, GROUPED), dw, magnitudes[1], GROUPED.samples * GROUPED.positions)
+    assert_within(forward(kernels, x, w, None, GROUPED), y, magnitudes[0], GROUPED.inputs * GROUPED.taps)
+    assert_within(weight_grad(kernels, dy, x, GROUPED), dw, magnitudes[1], GROUPED.samples * GROUPED.positions)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -172,33 +186,33 @@ def test_what_is_not_finite_stays_where_it_belongs(cupy, rng, value):
         ((12, 9, 21, 19), (slice(None, None, 2), slice(None, None, 3), slice(0, 21, 2), slice(-16, None, 2))),
     ],
 )
-def test_a_part_of_an_array_is_written_and_nothing_else(cupy, rng, shape, within):
+def test_a_part_of_an_array_is_written_and_nothing_else(kernels, rng, shape, within):
     """Slices choose among the last axes, or among all of them."""
     dy, x, w, bias = drawn(rng, DEPTHWISE)
     wanted = np.full(shape, -99.0)
     wanted[(..., *within)] = expected(dy, x, w, bias, DEPTHWISE)[0]
-    with cupy.here():
-        out = cupy.xp.full(shape, -99.0, dtype="float64")
-    direct_forward(cupy.array(x), cupy.array(w), cupy.array(bias), out, within, DEPTHWISE)
-    np.testing.assert_array_equal(cupy.numpy(out), wanted)
+    with kernels.here():
+        out = kernels.xp.full(shape, -99.0, dtype="float64")
+    direct_forward(kernels.array(x), kernels.array(w), kernels.array(bias), out, within, DEPTHWISE)
+    np.testing.assert_array_equal(kernels.numpy(out), wanted)
 
 
 @pytest.mark.parametrize("name", ["depthwise", "grouped", "cropped", "beyond the padding", "three axes"])
-def test_the_input_gradient_is_a_forward_convolution_for_each_phase(cupy, rng, name):
+def test_the_input_gradient_is_a_forward_convolution_for_each_phase(kernels, rng, name):
     """Its taps are turned around; each phase writes every `stride`-th input, where any tap meets it."""
     x_shape, w_shape, parameters = CASES[name]
     geometry = geometry_of(np.empty(x_shape), np.empty(w_shape), **parameters)
     dy, x, w, _ = drawn(rng, geometry)
     axes = {name: [getattr(axis, name) for axis in geometry.axes] for name in ("stride", "lo", "dilation")}
-    with cupy.here():
-        dx = cupy.xp.zeros(x_shape, dtype="float64")
+    with kernels.here():
+        dx = kernels.xp.zeros(x_shape, dtype="float64")
     grouped = w.reshape(geometry.groups, geometry.outputs, *w_shape[1:]).swapaxes(1, 2)
     for phase in geometry.gradient_phases():
         if phase.geometry is not None:
             turned = np.flip(grouped[(..., *phase.taps)], axis=tuple(range(3, grouped.ndim)))
-            turned = cupy.array(turned.reshape(phase.geometry.w_shape))
-            direct_forward(cupy.array(dy), turned, None, dx, phase.inputs, phase.geometry)
-    np.testing.assert_array_equal(cupy.numpy(dx), contract(dy, x, w, groups=geometry.groups, **axes).dx)
+            turned = kernels.array(turned.reshape(phase.geometry.w_shape))
+            direct_forward(kernels.array(dy), turned, None, dx, phase.inputs, phase.geometry)
+    np.testing.assert_array_equal(kernels.numpy(dx), contract(dy, x, w, groups=geometry.groups, **axes).dx)
 
 
 @pytest.mark.parametrize(
@@ -213,26 +227,26 @@ def test_the_input_gradient_is_a_forward_convolution_for_each_phase(cupy, rng, n
     ],
     ids=["samples", "groups", "outputs", "inputs", "size", "positions"],
 )
-def test_without_any(cupy, geometry):
+def test_without_any(kernels, geometry):
     x, w, dy = (np.ones(shape) for shape in (geometry.x_shape, geometry.w_shape, geometry.y_shape))
     bias = np.arange(geometry.y_shape[1]) + 1.0
     y = np.zeros(geometry.y_shape) + bias.reshape(-1, 1)
-    np.testing.assert_array_equal(forward(cupy, x, w, bias, geometry), y, strict=True)
-    np.testing.assert_array_equal(weight_grad(cupy, dy, x, geometry), np.zeros(geometry.w_shape), strict=True)
+    np.testing.assert_array_equal(forward(kernels, x, w, bias, geometry), y, strict=True)
+    np.testing.assert_array_equal(weight_grad(kernels, dy, x, geometry), np.zeros(geometry.w_shape), strict=True)
     assert direct_workspace(geometry, "w", 8) >= 0
 
 
-def test_operands_in_any_order(cupy, rng):
+def test_operands_in_any_order(kernels, rng):
     dy, x, w, bias = drawn(rng, GROUPED)
     y, dw = expected(dy, x, w, bias, GROUPED)
-    with cupy.here():
-        turned = [cupy.array(one.T.copy()).T for one in (dy, x, w)] + [cupy.array(np.repeat(bias, 2))[::2]]
-        out = cupy.xp.empty(y.shape, dtype="float64")
+    with kernels.here():
+        turned = [kernels.array(one.T.copy()).T for one in (dy, x, w)] + [kernels.array(np.repeat(bias, 2))[::2]]
+        out = kernels.xp.empty(y.shape, dtype="float64")
     direct_forward(*turned[1:], out, None, GROUPED)
-    np.testing.assert_array_equal(cupy.numpy(out), y)
-    np.testing.assert_array_equal(cupy.numpy(direct_weight_grad(*turned[:2], GROUPED, "float64")), dw)
+    np.testing.assert_array_equal(kernels.numpy(out), y)
+    np.testing.assert_array_equal(kernels.numpy(direct_weight_grad(*turned[:2], GROUPED, "float64")), dw)
     for one, values in zip(turned, (dy, x, w, bias), strict=True):
-        np.testing.assert_array_equal(cupy.numpy(one), values)
+        np.testing.assert_array_equal(kernels.numpy(one), values)
 
 
 # Indices, order and costs.
@@ -267,11 +281,11 @@ def test_padding_counts_among_what_32_bits_must_count():
     assert reach(dilation=2**28, lo=2**30, hi=0) >= 2 * 15 * (2**30 + 2**31)
 
 
-def test_the_same_call_has_the_same_result_to_the_last_bit(cupy, rng):
+def test_the_same_call_has_the_same_result_to_the_last_bit(kernels, rng):
     dy, x = (rng.standard_normal(shape).astype("float32") for shape in (DEPTHWISE.y_shape, DEPTHWISE.x_shape))
-    first = weight_grad(cupy, dy, x, DEPTHWISE)
+    first = weight_grad(kernels, dy, x, DEPTHWISE)
     for _ in range(3):
-        np.testing.assert_array_equal(weight_grad(cupy, dy, x, DEPTHWISE), first)
+        np.testing.assert_array_equal(weight_grad(kernels, dy, x, DEPTHWISE), first)
 
 
 def test_launches(standin, rng):
@@ -325,9 +339,9 @@ def test_the_workspace_is_what_is_taken(cupy, rng, monkeypatch):
     assert taken == [direct_workspace(GROUPED, "w", 4)]
 
 
-def test_only_cupy_has_kernels(backend):
-    x = backend.array(np.ones(2))
-    assert has_kernels(x) == backend.name.startswith("cupy")
+def test_cupy_has_kernels_and_numpy_with_llvmlite(backend):
+    x, compiles = backend.array(np.ones(2)), find_spec("llvmlite") is not None
+    assert has_kernels(x) == (backend.name.startswith("cupy") or (compiles and backend.name.startswith("numpy")))
 
 
 def test_kernels_are_for_floats_and_complex_numbers(cupy):

@@ -62,6 +62,7 @@ class Place(NamedTuple):
     named: str
     batches: tuple[int, ...] = ()  # instead of a layer's first two
     most: float = 4e9  # multiplications
+    most_inputs: int = 16  # in a group, of the direct algorithm: nobody would choose it for more
 
 
 def place_of(library: str, standin: bool) -> Place:
@@ -70,7 +71,7 @@ def place_of(library: str, standin: bool) -> Place:
         return Place(np, np.asarray, seconds, f"{facts['cpu']}, {facts['cores']} cores, NumPy {facts['numpy']}")
     device = Device(standin)
     xp, named = array_api_compat.array_namespace(device.cupy.empty(0)), f"{device.name}, CuPy {device.cupy.__version__}"
-    return Place(xp, device.cupy.asarray, device.seconds, named, (8, 64), 4e11)
+    return Place(xp, device.cupy.asarray, device.seconds, named, (8, 64), 4e11, 2**30)
 
 
 def rows(layer: Layer, batch: int, dtype: str, only: str | None, place: Place) -> list[Row]:
@@ -95,7 +96,7 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None, place: Place) -
     target = contractions.Target(x.dtype)
     for slot in "yxw":
         for basis in bases(geometry, slot, wanted):
-            if only and basis.name != only:
+            if (only and basis.name != only) or (basis.name == "direct" and geometry.inputs > place.most_inputs):
                 continue
             planned = plan(geometry, slot, basis, limits)
             calls = {

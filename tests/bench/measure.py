@@ -214,6 +214,7 @@ def machine() -> dict[str, Any]:
         "torch": f"{torch.__version__} with {torch.get_num_threads()} threads",
         "jax": installed_version("jax"),
         "scipy": installed_version("scipy"),
+        "llvmlite": installed_version("llvmlite"),
         "threadpoolctl": installed_version("threadpoolctl"),
     }
 

@@ -15,6 +15,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from .._arrays.direct import kernels_take
 from .._spec.geometry import Axis, Geometry
 from .._spec.memory import once
 from .banded import Banded
@@ -41,7 +42,7 @@ class Wanted(NamedTuple):
     method: str = "auto"
     precision: str = "auto"
     gpu: bool = False
-    kernels: bool = False  # whether the library compiles kernels
+    kernels: bool = False  # whether there are kernels for the library
 
 
 class Piece(NamedTuple):
@@ -108,7 +109,7 @@ def _cheapest(geometry: Geometry, slot: str, wanted: Wanted, limit: float) -> Ch
 
     Planning takes time, so a way is not planned where its bound shows that it cannot be the cheapest.
     """
-    best, names = None, _algorithms(geometry, wanted)
+    best, names = None, _algorithms(geometry, slot, wanted)
     for some in (names[:1], names[1:]):  # lowering first: it is the best of small work
         able = [name for name in some if _part_price(name, geometry, slot, wanted) < limit]
         able_bases = chain.from_iterable(_BASES[name](geometry, slot, wanted) for name in able)
@@ -158,7 +159,8 @@ def _no_way(geometry: Geometry, slot: str, wanted: Wanted) -> ValueError:
 
 
 _FOR = {
-    "direct": "real or complex numbers in a library that compiles kernels, such as CuPy",
+    "direct": "real or complex numbers in CuPy, and float32 and float64 in NumPy with llvmlite, "
+    "where the weight has at most 256 taps along its last two axes and windows reach over few numbers",
     "winograd": "real or complex numbers, stride and dilation 1 and 3 or 5 taps (or 1) along each axis; 3 at the "
     "highest precision",
     "banded": "real or complex numbers over at least one axis",
@@ -252,17 +254,18 @@ def _counts(basis: Basis, part: Geometry, count: int, cuts: int) -> tuple[float,
 
 def bases(geometry: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:
     """The algorithms that can compute it, each with several tile sizes."""
-    for name in _algorithms(geometry, wanted):
+    for name in _algorithms(geometry, slot, wanted):
         yield from _BASES[name](geometry, slot, wanted)
 
 
-def _algorithms(geometry: Geometry, wanted: Wanted) -> list[str]:
-    """Their names."""
+def _algorithms(geometry: Geometry, slot: str, wanted: Wanted) -> list[str]:
+    """Their names; the direct one fills the slot "x" as a forward contraction."""
     axes, method = geometry.axes, wanted.method
     nothing = 0 in (geometry.samples, geometry.inputs, geometry.outputs)
     names = ["lowering"] if method in ("auto", "lowering") or nothing else []
-    if wanted.kernels and wanted.floating and method in ("auto", "direct") and not nothing:
-        names.append("direct")
+    kernels = wanted.kernels and slot != "x" and wanted.floating and not nothing
+    if kernels and (method == "direct" or (method == "auto" and _is_worth_compiling(geometry, wanted))):
+        names += ["direct"] * kernels_take(geometry, wanted.limits.item_bytes, wanted.gpu)
     if nothing or not axes or not wanted.floating or (method == "auto" and not wanted.may_spread):
         return names
     rows = method in ("auto", "lowering") and wanted.may_spread and not wanted.gpu
@@ -275,6 +278,11 @@ def _algorithms(geometry: Geometry, wanted: Wanted) -> list[str]:
     if method in ("auto", "fft") and wanted.fourier:
         names.append("fft")
     return names
+
+
+def _is_worth_compiling(geometry: Geometry, wanted: Wanted) -> bool:
+    """Whether a kernel may be compiled for it unasked: on a CPU, not for calls that take microseconds."""
+    return wanted.gpu or math.prod(geometry.y_shape) * geometry.inputs * geometry.taps >= 2**15
 
 
 def _lowering(geometry: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:
@@ -299,7 +307,7 @@ def _fourier(geometry: Geometry, *_: Any) -> Iterator[Basis]:
 
 _BASES: dict[str, Callable[[Geometry, str, Wanted], Iterable[Basis]]] = {
     "lowering": _lowering,
-    "direct": lambda _, slot, __: () if slot == "x" else (Direct(),),
+    "direct": lambda *_: (Direct(),),
     "flat": lambda *_: (Flat(),),
     "winograd": _winograd,
     "banded": lambda geometry, *_: map(Banded, sorted({min(tile, geometry.out[-1]) for tile in (4, 8, 14, 28)})),

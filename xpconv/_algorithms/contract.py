@@ -155,7 +155,7 @@ def _wanted(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> W
         options.method,
         options.precision,
         on_gpu(array),
-        has_kernels(array),
+        has_kernels(array, compute_dtype, task.dtype, *task.reading.dtypes),
     )
 
 

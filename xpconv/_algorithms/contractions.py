@@ -153,10 +153,12 @@ def _directly(
     plan: Plan, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None, target: Target[ArrayT], *, xp: Namespace
 ) -> ArrayT:
     """y by a kernel that has no parts."""
-    whole, geometry, out = plan.parts[0], plan.parts.geometry, target.array
+    geometry, out = plan.parts.geometry, target.array
     if out is None:
         out = xp.empty(geometry.y_shape, dtype=target.dtype, device=device(w.array))
-    direct_forward(_whole(x, geometry.size), w.part(whole, geometry.inputs, xp=xp), bias, out, target.within, geometry)
+    direct_forward(
+        _whole(x, geometry.size), w.part(plan.whole, geometry.inputs, xp=xp), bias, out, target.within, geometry
+    )
     return out
 
 

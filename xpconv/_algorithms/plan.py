@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .._spec.geometry import Geometry
 from .._spec.memory import once
-from .._spec.parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Parts, cut, largest
+from .._spec.parts import GROUPS, INPUTS, OUTPUTS, POSITIONS, SAMPLES, Budget, Part, Parts, cut, largest
 from .basis import Basis
 from .lowering import Lowering
 
@@ -70,6 +70,12 @@ class Plan:
     def bytes(self, wanted: int) -> int:
         """The most bytes that `wanted` threads take."""
         return self.shared_bytes + max(self.threads(wanted), 1) * self.part_bytes
+
+    @once
+    def whole(self) -> Part:
+        """All of it, as one part."""
+        geometry = self.parts.geometry
+        return Parts(geometry, (*geometry.counts[1:], geometry.samples, *geometry.out), False, GROUPS)[0]
 
     @once
     def is_tiny(self) -> bool:

@@ -1,7 +1,8 @@
-"""A door for the direct algorithm: kernels in CUDA C++ that compute a convolution where its operands lie.
+"""A door for the direct algorithm: kernels that compute a convolution where its operands lie.
 
-Only CuPy compiles kernels. Their source is `direct.cu`; CuPy compiles it once for each combination of dtypes, rank and
-width of indices, and keeps what it has compiled. What depends on sizes is handed over with each launch, as integers.
+Those for CuPy are here. Their source is `direct.cu`, in CUDA C++; CuPy compiles it once for each combination of dtypes,
+rank and width of indices, and keeps what it has compiled. What depends on sizes is handed over with each launch, as
+integers. Those for NumPy are in `direct_cpu.py`, and there only where llvmlite is installed.
 
 The kernels pad with zeros: any other border is a matter of the operand, which is read together with it.
 """
@@ -18,9 +19,11 @@ import numpy as np
 from array_api_compat import is_cupy_array
 
 from .._spec.geometry import Geometry
+from . import direct_cpu
+from .assembly import can_compile
 from .devices import on_device_of
 
-__all__ = ["direct_forward", "direct_weight_grad", "direct_workspace", "has_kernels"]
+__all__ = ["direct_forward", "direct_weight_grad", "direct_workspace", "has_kernels", "kernels_take"]
 
 THREADS = 128  # in a block
 SUMMING = 2**17  # threads that sum dw, where there are so many products: they keep a large device busy
@@ -41,8 +44,18 @@ FIELDS = ("size", "kernel", "stride", "dilation", "lo", "out")  # what a kernel 
 
 
 def has_kernels(x: Any, *dtypes: Any) -> bool:
-    """Whether the library of x compiles kernels, which have numbers of its dtype and these: floats and complex ones."""
+    """Whether there are kernels for the library of x, with numbers of its dtype and these.
+
+    CuPy has them for floats and complex numbers, NumPy with llvmlite for float32 and float64.
+    """
+    if isinstance(x, np.ndarray):
+        return all(dtype in direct_cpu.TYPES for dtype in (x.dtype, *dtypes)) and can_compile()
     return is_cupy_array(x) and all(str(dtype) in TYPES for dtype in (x.dtype, *dtypes))
+
+
+def kernels_take(geometry: Geometry, item_bytes: int, on_gpu: bool) -> bool:
+    """Whether kernels, where there are any, take a convolution of such a geometry."""
+    return on_gpu or direct_cpu.takes(geometry, item_bytes)
 
 
 def direct_workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:
@@ -58,6 +71,9 @@ def direct_forward(x: Any, w: Any, bias: Any, out: Any, within: tuple[slice, ...
 
     The weight, and the bias or None, have the dtype to compute in; x and `out` may have another one.
     """
+    if isinstance(out, np.ndarray):
+        direct_cpu.forward(x, w, bias, out, within, geometry)
+        return
     if not math.prod(geometry.y_shape):
         return
     steps = [math.prod(out.shape[axis + 1 :]) for axis in range(out.ndim)]
@@ -78,6 +94,8 @@ def direct_weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
     Each thread sums a part of the products, and the partial sums are added in an order that follows from their number:
     the same call has the same result to the last bit.
     """
+    if isinstance(x, np.ndarray):
+        return direct_cpu.weight_grad(dy, x, geometry, dtype)
     cupy: Any = modules["cupy"]
     with on_device_of(x):
         if not (math.prod(geometry.w_shape) and geometry.samples and geometry.positions):

@@ -85,12 +85,13 @@ def options(
     method : {"auto", "lowering", "direct", "winograd", "banded", "fft"}, optional
         The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. ``"lowering"``
         is of windows or of whole rows (``Flat``). ``"direct"`` adds the products where the operands lie, without
-        copies: it is for CuPy, which compiles kernels, and best for depthwise convolutions. All but these two may
-        spread NaN and infinities to outputs that do not read them. On a CPU such results are found and computed again.
-        On a GPU, and in JAX, reading a result to find them would wait for the device or break a trace, so ``"auto"`` is
-        one of these two there unless `finite` is set. One thing remains there with every method but ``"direct"``: in
-        the input's gradient, and so in a transposed convolution, a weight that is NaN or infinite makes NaN also of
-        elements near the border which that weight does not reach.
+        copies: it is for CuPy, and for float32 and float64 in NumPy with llvmlite (``pip install "xpconv[llvm]"``),
+        which compile kernels, and best for depthwise convolutions. All but these two may spread NaN and infinities to
+        outputs that do not read them. On a CPU such results are found and computed again. On a GPU, and in JAX, reading
+        a result to find them would wait for the device or break a trace, so ``"auto"`` is one of these two there unless
+        `finite` is set. One thing remains there with every method but ``"direct"``: in the input's gradient, and so in
+        a transposed convolution, a weight that is NaN or infinite makes NaN also of elements near the border which that
+        weight does not reach.
     precision : {"auto", "high", "highest"}, optional
         How large errors may be, for any data. They are measured by the largest sum of ``|x| * |weight|``, which is what
         the convolution of the absolute values has; where sums cancel, results are much smaller than that. At first

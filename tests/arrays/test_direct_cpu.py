@@ -1,0 +1,191 @@
+"""The direct algorithm's code for a processor, where llvmlite is installed: what is beyond test_direct.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracle import contract
+from support import draw, whole_numbers
+
+from xpconv import conv, conv_backward, conv_input_grad, conv_weight_grad, explain, options
+from xpconv._arrays import assembly, direct_cpu
+from xpconv._arrays.direct import has_kernels
+from xpconv._spec.geometry import parse
+
+pytest.importorskip("llvmlite")
+
+
+def drawn(rng, x_shape, w_shape, *, stride=1, padding=0, dilation=1, groups=1, dtypes=("float64",) * 3):
+    geometry = parse(x_shape, w_shape, stride, padding, dilation, groups)
+    shapes = geometry.y_shape, x_shape, w_shape
+    return geometry, *(whole_numbers(rng, s, t, 8) for s, t in zip(shapes, dtypes, strict=True))
+
+
+def both(dy, x, w, geometry, dtype):
+    y = np.full(geometry.y_shape, 99, dtype=dy.dtype)
+    direct_cpu.forward(x, w, None, y, None, geometry)
+    return y, direct_cpu.weight_grad(dy, x, geometry, dtype)
+
+
+def expected(dy, x, w, geometry):
+    axes = {name: [getattr(axis, name) for axis in geometry.axes] for name in ("stride", "lo", "dilation")}
+    sums = contract(dy, x, w, groups=geometry.groups, **axes)
+    return sums.y, sums.dw
+
+
+def check(dy, x, w, geometry, dtype):
+    for actual, wanted, kind in zip(
+        both(dy, x, w, geometry, dtype), expected(dy, x, w, geometry), (dy.dtype, dtype), strict=True
+    ):
+        np.testing.assert_array_equal(actual, wanted.astype(kind), strict=True)
+
+
+@pytest.mark.parametrize("processor", [(16, 16), (32, 16), (64, 32)], ids=["16 bytes", "32 bytes", "64 bytes"])
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "parameters"),
+    [
+        ((2, 3, 9, 21), (3, 1, 3, 3), {"groups": 3, "padding": 1}),
+        ((1, 2, 9, 41), (2, 1, 7, 5), {"groups": 2, "padding": (3, 2), "stride": 2}),
+        ((2, 4, 6, 11), (8, 2, 3, 3), {"groups": 2, "padding": 1, "dilation": (1, 2)}),
+        ((1, 1, 150), (3, 1, 9), {"stride": 5, "dilation": 2}),
+    ],
+)
+def test_registers_of_any_length(rng, monkeypatch, processor, x_shape, w_shape, parameters):
+    """LLVM cuts vectors to what there is: so code for other processors runs on this one."""
+    monkeypatch.setattr(direct_cpu, "vector_bytes", lambda: processor[0])
+    monkeypatch.setattr(direct_cpu, "registers", lambda: processor[1])
+    geometry, dy, x, w = drawn(rng, x_shape, w_shape, **parameters, dtypes=("float32",) * 3)
+    check(dy, x, w, geometry, np.dtype("float32"))
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "compute"),
+    [(("float64", "float32", "float64"), "float64"), (("float32", "float32", "float64"), "float64")],
+)
+def test_single_numbers_computed_in_double(rng, dtypes, compute):
+    geometry, dy, x, w = drawn(rng, (2, 2, 7, 21), (2, 1, 3, 3), groups=2, stride=(1, 2), padding=1, dtypes=dtypes)
+    check(dy, x, w, geometry, np.dtype(compute))
+
+
+def test_views_are_read_where_they_lie(rng):
+    geometry, dy, x, w = drawn(rng, (3, 4, 6, 20), (4, 2, 3, 3), groups=2, padding=1)
+    outer = np.zeros((6, 12, 5, 24))[:, ::-2]
+    views = [outer[::2, 1:5, :, 2:22], x[:, :, :0]]
+    assert not views[0].flags.c_contiguous
+    part = parse((3, 4, 5, 20), w.shape, 1, 1, 1, 2)
+    views[0][...] = x[:, :, :5]
+    check(dy[:, :, :5], views[0], w, part, np.dtype("float64"))
+    check(np.asfortranarray(dy), np.asfortranarray(x), np.asfortranarray(w), geometry, np.dtype("float64"))
+    check(dy, x.astype(">f8"), w.astype(">f8").astype("float64"), geometry, np.dtype("float64"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("CACHED", 2**10), ("FEW", 4), ("PIECES", 3)])
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "parameters"),
+    [
+        ((1, 1, 90), (2, 1, 4), {"padding": 2, "stride": 2}),
+        ((2, 2, 13, 33), (2, 1, 3, 3), {"padding": 1, "groups": 2}),
+        ((1, 1, 5, 6, 17), (1, 1, 3, 3, 2), {"padding": 1}),
+        ((2, 19, 5, 21), (38, 1, 3, 3), {"padding": 1, "groups": 19}),
+    ],
+)
+def test_work_cut_in_any_way(rng, monkeypatch, name, value, x_shape, w_shape, parameters):
+    monkeypatch.setattr(direct_cpu, "FEW", 8)
+    monkeypatch.setattr(direct_cpu, "SMALL", 1)
+    monkeypatch.setattr(direct_cpu, name, value)
+    geometry, *operands = drawn(rng, x_shape, w_shape, **parameters)
+    check(*operands, geometry, np.dtype("float64"))
+
+
+DEPTHWISE = {"padding": 2, "groups": 6}
+
+
+@pytest.fixture
+def operands(rng):
+    x, w, dy = (draw(rng, shape, "float32") for shape in ((4, 6, 30, 31), (6, 1, 5, 5), (4, 6, 30, 31)))
+    return x, w, dy
+
+
+def test_bits_depend_on_neither_workers_nor_the_batch(operands):
+    x, w, dy = operands
+    found = []
+    for workers in (1, 3):
+        with options(method="direct", workers=workers):
+            found.append([conv(x, w, **DEPTHWISE), *conv_backward(dy, x, w, **DEPTHWISE)])
+            alone = conv(x[2:3], w, **DEPTHWISE)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(alone[0], found[0][0][2])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+def test_by_the_public_functions(operands, stride, padding_mode):
+    """Against lowering in float64, whose weight gradient needs no other code."""
+    x, w, dy = operands
+    parameters = {**DEPTHWISE, "stride": stride, "padding_mode": padding_mode}
+    dy = dy[:, :, : -(-30 // stride), : -(-31 // stride)]
+    with options(method="lowering"):
+        wide = [a.astype("float64") for a in (dy, x, w)]
+        wanted = [conv(*wide[1:], **parameters), *conv_backward(*wide, **parameters)]
+    with options(method="direct"):
+        names = [made.algorithm for made in explain(x, w, **parameters).contractions]
+        made = [conv(x, w, **parameters), *conv_backward(dy, x, w, **parameters)]
+    assert all("Direct" in name for name in names)
+    for one, other in zip(made, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * abs(other).max())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_where_lowering_has_it(operands, value):
+    x, w, dy = (one.copy() for one in operands)
+    x[1, 2, 0, 0] = x[2, 3, 29, 30] = x[3, 4, 7, 7] = value
+    w[0, 0, 0, 0] = dy[3, 1, 0, 0] = dy[0, 5, 4, 30] = value
+    found = []
+    for method in ("lowering", "direct"):
+        with options(method=method), np.errstate(all="ignore"):
+            found.append(
+                [
+                    conv(x, w, **DEPTHWISE),
+                    conv_input_grad(dy, w, input_size=(30, 31), **DEPTHWISE),
+                    conv_weight_grad(dy, x, kernel_size=(5, 5), **DEPTHWISE),
+                ]
+            )
+    for wanted, actual in zip(*found, strict=True):
+        finite = np.isfinite(wanted)
+        assert 0 < finite.mean() < 1
+        np.testing.assert_array_equal(np.isfinite(actual), finite)
+        np.testing.assert_allclose(actual[finite], wanted[finite], rtol=1e-4, atol=1e-4)
+
+
+def test_taken_for_depthwise_layers_and_not_for_dense_ones():
+    x = np.zeros((8, 96, 56, 56), "float32")
+    for made in explain(x, np.zeros((96, 1, 3, 3), "float32"), padding=1, groups=96).contractions:
+        assert "Direct" in made.algorithm
+    few = explain(x[:1, :, :7, :7], np.zeros((96, 1, 1, 1), "float32"), groups=96)  # not worth the time to compile
+    dense = explain(x, np.zeros((96, 96, 3, 3), "float32"), padding=1)
+    for made in (*few.contractions, *dense.contractions):
+        assert "Direct" not in made.algorithm
+
+
+def test_other_numbers_and_long_kernels_are_left_to_others(rng):
+    assert not any(has_kernels(np.ones(1, dtype)) for dtype in ("float16", "complex64", "int32", ">f8"))
+    assert not has_kernels(np.ones(1), np.dtype("complex128"))
+    x, long = draw(rng, (1, 1, 400), "float64"), draw(rng, (1, 1, 257), "float64")
+    with options(method="direct"):
+        np.testing.assert_allclose(conv(x, long[..., 1:])[0, 0, 0], x[0, 0, :256] @ long[0, 0, 1:])
+        with pytest.raises(ValueError, match="at most 256 taps along its last two axes"):
+            conv(x, long)
+        with pytest.raises(ValueError, match="windows reach over few numbers"):
+            conv(np.zeros((1, 64, 130, 130)), np.zeros((1, 64, 2, 2)), dilation=120)
+        with pytest.raises(ValueError, match="float32 and float64 in NumPy with llvmlite"):
+            conv(x.astype("complex128"), long)
+
+
+def test_llvm_that_is_too_old_is_left_alone(monkeypatch):
+    monkeypatch.setattr(assembly, "version", lambda _: "0.44.1")
+    assembly.can_compile.cache_clear()
+    try:
+        assert not has_kernels(np.ones(1))
+    finally:
+        assembly.can_compile.cache_clear()
