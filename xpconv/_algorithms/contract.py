@@ -128,33 +128,37 @@ def _by_phases(
 
 def _in_floats(choice: Choice, task: Task, a: ArrayT, b: Any, *, xp: Namespace) -> ArrayT | None:
     """Integers by exact sums in float64, as int64; None where that is slower or not known to be exact."""
-    first, w = (one.array if isinstance(one, Operand | Weight) else one for one in (a, b))
-    if current().method != "auto" or on_gpu(w) or not has_fft(xp) or "float64" in missing_dtypes(w, xp=xp):
+    x, w = arrays = tuple(one.array if isinstance(one, Operand | Weight) else one for one in (a, b))
+    if current().method != "auto" or on_gpu(x) or not has_fft(xp) or "float64" in missing_dtypes(x, xp=xp):
         return None
     floats, ways = _ways_in_floats(task, a, xp=xp)
-    bits = bits_of(first, xp=xp, constants=a.constants if isinstance(a, Operand) else ()), bits_of(w, xp=xp)
+    constants = [one.constants if isinstance(one, Operand) else () for one in (a, b)]
+    bits = [bits_of(one, more, xp=xp) for one, more in zip(arrays, constants, strict=True)]
     modulus = cast(Any, xp).iinfo(task.dtype).bits
-    seconds = choice.seconds if is_floating(w.dtype, xp=xp) else choice.seconds + SECONDS * choice.products
-    best = None
+    best, seconds = None, choice.seconds + SECONDS * choice.products * (not is_floating(w.dtype, xp=xp))
     for way, room in ways:
         cut = cuts(*bits, room)
-        whole = cut is not None and (cut.counts[0] == 1 or not (isinstance(a, Operand) and a.constants))
-        if cut is not None and whole and (taken := len(list(cut.pairs(modulus))) * way.seconds) < seconds:
+        # A constant in the border has no limbs.
+        if cut is None or any(more and count > 1 for more, count in zip(constants, cut.counts, strict=True)):
+            continue
+        taken = len(list(cut.pairs(modulus))) * way.seconds
+        if taken < seconds:
             best, seconds = (way, cut), taken
     if best is None:
         return None
     way, cut = best
 
-    def factor(one: Any, limbs: ArrayT) -> Any:
-        if isinstance(one, Weight):
-            return Weight(limbs)
-        return replace(one, array=limbs, dtype=floats.dtype) if isinstance(one, Operand) else limbs
+    def factors(operand: Any, array: ArrayT, limb: int, count: int) -> list[Any]:
+        limbs = limbs_of(array, limb, count, floats.dtype, xp=xp)
+        if isinstance(operand, Weight):
+            return list(map(Weight, limbs))
+        return [replace(operand, array=one, dtype=floats.dtype) for one in limbs] if isinstance(operand, Operand) else limbs
 
-    lefts, rights = (limbs_of(x, *of, floats.dtype, xp=xp) for x, of in zip((first, w), zip(*cut, strict=True), strict=True))
+    lefts, rights = map(factors, (a, b), arrays, *cut)
     total: ArrayT | None = None
     for i, j, shift in cut.pairs(modulus):
-        made = _filled(way, floats, factor(a, lefts[i]), factor(b, rights[j]), None, xp=xp)
-        part = xp.bitwise_left_shift(xp.astype(xp.round(made), xp.int64), shift)
+        made = xp.astype(xp.round(_filled(way, floats, lefts[i], rights[j], None, xp=xp)), xp.int64)
+        part = xp.bitwise_left_shift(made, shift)
         total = part if total is None else xp.add(total, part)
     return total
 
