@@ -26,6 +26,7 @@ from .fourier import Fourier, circle, shortest
 from .gpu_costs import GPU_COSTS, GPU_TURN
 from .lowering import BySample, Lowering
 from .plan import UNLIMITED, Limits, Plan, plan
+from .split import Split, block
 from .winograd import Winograd
 
 __all__ = ["Choice", "Piece", "Wanted", "bases", "cheapest", "choose", "op_counts", "ways"]
@@ -284,6 +285,8 @@ def _algorithms(geometry: Geometry, wanted: Wanted) -> list[str]:
 
 def _lowering(geometry: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:
     yield Lowering()
+    if slot == "y" and not wanted.may_spread and not wanted.gpu and (taps := block(geometry)):
+        yield Split(taps)
     one_product = wanted.limits.halves and geometry.groups == 1  # of 16-bit numbers: see `Plan.in_halves`
     if wanted.gpu and not one_product and (slot != "w" or geometry.is_pointwise):
         yield BySample()
