@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ def compared(case: str, what: str, allowed: float, calls: Calls, pace: Pace) -> 
     return {"case": case, "what": what, "dtype": dtype, "allowed": allowed, "by": by}
 
 
-def borders(pace: Pace, size: int) -> Iterator[Row]:
+def borders(pace: Pace) -> Iterator[Row]:
     """dx through a border that goes round several times; torch's own refuses it, so its inputs are indexed."""
-    for mode, side, padding in (("circular", 4, 5 * size), ("reflect", 5, 10 * size)):
+    for mode, side, padding in (("circular", 4, 20), ("reflect", 5, 50)):
         places = torch.from_numpy(np.pad(np.arange(side), padding, mode="wrap" if mode == "circular" else mode))
         w = RNG(0).standard_normal((4, 4, 3, 3))
         out = side + 2 * padding - 2
@@ -52,19 +53,17 @@ def borders(pace: Pace, size: int) -> Iterator[Row]:
         yield compared(f"{mode}, padding {padding} of {side}x{side}", "dx", 5, {OURS: ours, "torch": theirs}, pace)
 
 
-def integers(pace: Pace, size: int) -> Iterator[Row]:
+def integers(pace: Pace, shrink: int) -> Iterator[Row]:
     from scipy.signal import correlate
 
-    for positions, taps in ((1000 * size, 100 * size), (5000 * size, 500 * size)):
-        x, w = RNG(0).integers(-1000, 1000, (2, positions)), None
-        w = RNG(1).integers(-1000, 1000, taps)
-        x = x[0]
+    for positions, taps in ((20_000 // shrink, 2000 // shrink), (100_000 // shrink, 10_000 // shrink)):
+        x, w = RNG(0).integers(-1000, 1000, positions), RNG(1).integers(-1000, 1000, taps)
         calls = {
             OURS: lambda x=x, w=w: xpconv.conv(x[None, None], w[None, None])[0, 0],
             "scipy": lambda x=x, w=w: correlate(x, w, "valid"),
         }
         yield compared(f"int64, {positions:,} by {taps:,}", "forward", 5, calls, pace)
-    side, taps = 16 * size + 192 * (size == 20), 3 * size + 3
+    side, taps = 512 // shrink, 63 // shrink
     image, kernel = (RNG(2).integers(0, 256, (n, n), dtype=np.uint8) for n in (side, taps))
     calls = {
         OURS: lambda: xpconv.conv(image[None, None], kernel[None, None], dtype=np.int32)[0, 0],
@@ -73,46 +72,45 @@ def integers(pace: Pace, size: int) -> Iterator[Row]:
     yield compared(f"uint8 into int32, {side}x{side} by {taps}x{taps}", "forward", 5, calls, pace)
 
 
-def resampling(pace: Pace, size: int) -> Iterator[Row]:
+def upsampled(h: np.ndarray, dy: np.ndarray, up: int, down: int, size: int) -> np.ndarray:
+    """The input's gradient as SciPy makes it: dx[i] = sum over j of dy[j] h[down j - up i + len(h) - 1]."""
     from scipy.signal import upfirdn
 
+    start = len(h) - 1
+    first = -start % up  # zeros in front, so that every up-th place is that of an input
+    made = upfirdn(np.concatenate([np.zeros(first), h]), dy, down, up)[(start + first) // up :]
+    return np.concatenate([made, np.zeros(max(size - len(made), 0))])[:size]
+
+
+def resampling(pace: Pace, shrink: int) -> Iterator[Row]:
+    """With 20 taps a phase."""
+    from scipy.signal import upfirdn
+
+    size = 20_000 // shrink
     for up, down in ((160, 147), (3, 2)):
-        x, h = RNG(0).standard_normal(1000 * size), RNG(1).standard_normal(20 * up)
-        parameters: Any = {"stride": down, "input_dilation": up, "padding": len(h) - 1}
+        x, h = RNG(0).standard_normal((1, 1, size)), RNG(1).standard_normal(20 * up)
         w = np.flip(h).copy()[None, None]
-        y = xpconv.conv(x[None, None], w, **parameters)
-        dy = RNG(2).standard_normal(y.shape)
-        # up by `down` and down by `up`: each input meets h at the places of the outputs.
-        start = len(h) - 1
+        parameters: Any = {"stride": down, "input_dilation": up, "padding": len(h) - 1}
+        dy = RNG(2).standard_normal(xpconv.conv(x, w, **parameters).shape)
+        forward = partial(xpconv.conv, x, w, **parameters)
+        dx = partial(xpconv.conv_input_grad, dy, w, input_size=size, **parameters)
+        transposed = partial(xpconv.conv_transpose, dy, w, output_size=size, **parameters)
 
-        def adjoint(dy=dy, w=w, up=up, down=down, n=len(x), start=start) -> Any:
-            # dx[i] = sum over j of dy[j] h[down j - up i]
-            first = -(-start // up) * up - start  # zeros in front, so that every up-th place is that of an input
-            taps = np.concatenate([np.zeros(first), w[0, 0]])
-            made = upfirdn(taps, dy[0, 0], down, up)[(start + first) // up :]
-            return np.concatenate([made, np.zeros(max(n - len(made), 0))])[:n]
+        def theirs(x=x, h=h, up=up, down=down, dy=dy) -> Any:
+            return upfirdn(h, x[0, 0], up, down)[None, None, : dy.shape[-1]]
 
-        def forward(x=x, h=h, up=up, down=down, n=y.shape[-1]) -> Any:
-            return upfirdn(h, x, up, down)[:n]
+        def adjoint(w=w, dy=dy, up=up, down=down) -> Any:
+            return upsampled(w[0, 0], dy[0, 0], up, down, size)[None, None]
 
-        def dx(dy=dy, w=w, n=len(x), parameters=parameters) -> Any:
-            return xpconv.conv_input_grad(dy, w, input_size=n, **parameters)[0, 0]
-
-        def transposed(dy=dy, w=w, n=len(x), parameters=parameters) -> Any:
-            return xpconv.conv_transpose(dy, w, output_size=n, **parameters)[0, 0]
-
-        def ours(x=x, w=w, parameters=parameters) -> Any:
-            return xpconv.conv(x[None, None], w, **parameters)[0, 0]
-
-        case = f"resampling {down}/{up}, {len(x):,} samples"
-        yield compared(case, "forward", 4, {OURS: ours, "scipy": forward}, pace)
+        case = f"resampling {up}/{down}, {size:,} samples"
+        yield compared(case, "forward", 4, {OURS: forward, "scipy": theirs}, pace)
         yield compared(case, "dx", 4, {OURS: dx, "scipy": adjoint}, pace)
         yield compared(case, "transposed", 4, {OURS: transposed, "scipy": adjoint}, pace)
 
 
-def whole_images(pace: Pace, size: int) -> Iterator[Row]:
+def whole_images(pace: Pace, shrink: int) -> Iterator[Row]:
     """One output: dx is an outer product."""
-    side = 16 * size + 192 * (size == 20)
+    side = 512 // shrink
     for outputs, inputs in ((1, 3), (4, 3), (8, 8)):
         w, dy = RNG(0).standard_normal((outputs, inputs, side, side)), RNG(1).standard_normal((1, outputs, 1, 1))
         calls = {
@@ -122,21 +120,25 @@ def whole_images(pace: Pace, size: int) -> Iterator[Row]:
         yield compared(f"kernel {side}x{side} of {side}x{side}, {inputs} to {outputs}", "dx", 3, calls, pace)
 
 
-def tensors(pace: Pace, size: int) -> Iterator[Row]:
+def float32s(*shapes: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    return (torch.from_numpy(RNG(i).standard_normal(shape, dtype="float32")) for i, shape in enumerate(shapes))
+
+
+def tensors(pace: Pace, shrink: int) -> Iterator[Row]:
     conv2d = torch.nn.functional.conv2d
-    x, w = (torch.from_numpy(RNG(i).standard_normal(s)) for i, s in enumerate(((1, 8, 14, 14), (8, 8, 3, 3))))
+    x, w = float32s((1, 8, 14, 14), (8, 8, 3, 3))
     calls: Calls = {OURS: lambda: xpconv.conv(x, w, padding=1), "torch": lambda: conv2d(x, w, padding=1)}
     yield compared("tensors 1x8x14x14, 3x3", "forward", 10, calls, pace)
-    channels = 5 * size - 4 * (size == 20)
-    image, taps = (torch.from_numpy(RNG(i).standard_normal(s)) for i, s in enumerate(((8, channels, 56, 56), (channels, 1, 7, 7))))
+    channels = 96 // shrink
+    image, taps = float32s((8, channels, 56, 56), (channels, 1, 7, 7))
     parameters: Any = {"padding": 3, "groups": channels}
     calls = {
         OURS: lambda: xpconv.conv(image, taps, **parameters),
         "torch": lambda: conv2d(image, taps, **parameters),
     }
     yield compared(f"tensors, depthwise 7x7, 8x{channels} @56", "forward", 4, calls, pace)
-    dilation = 3276 * size + 16 * (size == 20)
-    signal, far = (torch.from_numpy(RNG(i).standard_normal(s)) for i, s in enumerate(((4, 4, 5 * dilation), (4, 4, 3))))
+    dilation = 65_536 // shrink
+    signal, far = float32s((1, 1, 4 * dilation), (1, 1, 3))
     conv1d = torch.nn.functional.conv1d
     calls = {
         OURS: lambda: xpconv.conv(signal, far, dilation=dilation),
@@ -163,13 +165,15 @@ def windows(pace: Pace) -> Iterator[Row]:
     yield compared("1x8x14x14, 3x3", "fold", 4, calls, pace)
 
 
-def of_jax(pace: Pace, size: int) -> Iterator[Row]:
+def of_jax(pace: Pace, shrink: int) -> Iterator[Row]:
     """Outside `jit`, beside JAX's own in a compiled function."""
     jax = import_jax()
 
     def both(x_shape: tuple[int, ...], w_shape: tuple[int, ...], padding: int) -> tuple[Any, ...]:
         x, w = (jax.numpy.asarray(RNG(i).standard_normal(shape)) for i, shape in enumerate((x_shape, w_shape)))
-        lax = jax.jit(lambda x, w: jax.lax.conv_general_dilated(x, w, [1] * (x.ndim - 2), [(padding,) * 2] * (x.ndim - 2)))
+        lax = jax.jit(
+            lambda x, w: jax.lax.conv_general_dilated(x, w, [1] * (x.ndim - 2), [(padding,) * 2] * (x.ndim - 2))
+        )
         return x, w, lax
 
     def finished(call: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
@@ -185,19 +189,20 @@ def of_jax(pace: Pace, size: int) -> Iterator[Row]:
         "jax": finished(dx, dy, x, w),
     }
     yield compared("JAX outside jit, 1x8x14x14, 3x3", "dx", 10, calls, pace)
-    x, w, lax = both((8, 16 * size // 5, 224, 224), (16 * size // 5, 16 * size // 5, 3, 3), 1)
+    channels, side = 64 // shrink, 224 // shrink
+    x, w, lax = both((8, channels, side, side), (channels, channels, 3, 3), 1)
     calls = {OURS: finished(lambda x, w: xpconv.conv(x, w, padding=1), x, w), "jax": finished(lax, x, w)}
-    yield compared(f"JAX outside jit, 8x{x.shape[1]}x224x224, 3x3", "forward", 3, calls, pace)
-    x, w, lax = both((1, 1, 1000 * size), (1, 1, 100 * size), 0)
+    yield compared(f"JAX outside jit, 8x{channels}x{side}x{side}, 3x3", "forward", 3, calls, pace)
+    x, w, lax = both((1, 1, 20_000 // shrink), (1, 1, 2000 // shrink), 0)
     calls = {OURS: finished(jax.jit(xpconv.conv), x, w), "jax": finished(lax, x, w)}
-    yield compared(f"JAX under jit, {1000 * size:,} by {100 * size:,}", "forward", 4, calls, pace)
+    yield compared(f"JAX under jit, {x.shape[-1]:,} by {w.shape[-1]:,}", "forward", 4, calls, pace)
 
 
-def measure(pace: Pace, size: int = 20) -> dict[str, list[Row]]:
-    """`size` is that of the jobs as they were reported; a smaller one makes them shorter."""
-    found = [*borders(pace, max(size // 5, 1)), *whole_images(pace, size), *tensors(pace, size), *windows(pace)]
+def measure(pace: Pace, shrink: int = 1) -> dict[str, list[Row]]:
+    """The jobs as they were reported, or so many times smaller."""
+    found = [*borders(pace), *whole_images(pace, shrink), *tensors(pace, shrink), *windows(pace)]
     if installed("scipy"):
-        found += [*integers(pace, size), *resampling(pace, size)]
+        found += [*integers(pace, shrink), *resampling(pace, shrink)]
     if installed("jax"):
-        found += of_jax(pace, size)
+        found += of_jax(pace, shrink)
     return {"oddjobs": found}

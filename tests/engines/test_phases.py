@@ -13,7 +13,7 @@ from xpconv._spec import phases
 
 CASES = {
     "up 9, down 4": Case((2, 4, 7), (4, 2, 21), 20, stride=4, input_dilation=9, groups=2),
-    "fewer outputs in some phases, flip": Case((1, 1, 12), (2, 1, 30), ((29, 3),), stride=7, input_dilation=10, flip=True),
+    "unequal phases, flip": Case((1, 1, 12), (2, 1, 30), ((29, 3),), stride=7, input_dilation=10, flip=True),
     "taps that meet nothing": Case((1, 2, 6), (3, 2, 7), 5, stride=1, dilation=2, input_dilation=8),
     "phases that no tap meets": Case((1, 1, 9), (2, 1, 3), 0, stride=3, input_dilation=8),
     "cropped": Case((1, 2, 9), (2, 2, 12), ((-3, 5),), stride=5, input_dilation=8),

@@ -56,12 +56,14 @@ def test_so_many_functions_are_kept_and_no_more(rng, monkeypatch):
     x = jax.numpy.asarray(whole_numbers(rng, (1, 1, 9), "float32"))
     for taps in range(1, 6):
         y = xpconv.conv(x, x[..., :taps])
-        np.testing.assert_array_equal(np.asarray(y)[0, 0], np.correlate(np.asarray(x)[0, 0], np.asarray(x)[0, 0, :taps]))
+        np.testing.assert_array_equal(
+            np.asarray(y)[0, 0], np.correlate(np.asarray(x)[0, 0], np.asarray(x)[0, 0, :taps])
+        )
     assert len(engine._compiled) == 2
 
 
 def test_nothing_of_a_trace_is_kept(rng):
-    """The first call is in a trace, the second outside: what was traced ends with the trace, and operands with a call."""
+    """What was traced ends with the trace, and operands with a call."""
     _, x, w = (jax.numpy.asarray(whole_numbers(rng, shape, "float32")) for shape in SHAPES)
     in_trace = jax.jit(lambda x, w: xpconv.conv(x, w, padding=1))(x, w)
     gradient = jax.grad(lambda w: xpconv.conv(x, w, padding=1).sum())(w)

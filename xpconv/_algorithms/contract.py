@@ -136,8 +136,8 @@ def _in_floats(choice: Choice, task: Task, a: ArrayT, b: Any, *, xp: Namespace) 
     bits = [bits_of(one, more, xp=xp) for one, more in zip(arrays, constants, strict=True)]
     modulus = cast(Any, xp).iinfo(task.dtype).bits
     best, seconds = None, choice.seconds + SECONDS * choice.products * (not is_floating(w.dtype, xp=xp))
-    for way, room in ways:
-        cut = cuts(*bits, room)
+    for way, most in ways:
+        cut = cuts(*bits, most)
         # A constant in the border has no limbs.
         if cut is None or any(more and count > 1 for more, count in zip(constants, cut.counts, strict=True)):
             continue
@@ -152,7 +152,11 @@ def _in_floats(choice: Choice, task: Task, a: ArrayT, b: Any, *, xp: Namespace) 
         limbs = limbs_of(array, limb, count, floats.dtype, xp=xp)
         if isinstance(operand, Weight):
             return list(map(Weight, limbs))
-        return [replace(operand, array=one, dtype=floats.dtype) for one in limbs] if isinstance(operand, Operand) else limbs
+        return (
+            [replace(operand, array=one, dtype=floats.dtype) for one in limbs]
+            if isinstance(operand, Operand)
+            else limbs
+        )
 
     lefts, rights = map(factors, (a, b), arrays, *cut)
     total: ArrayT | None = None

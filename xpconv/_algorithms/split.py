@@ -2,7 +2,7 @@
 
     b has one value, k is (channel, tap of the leading axes, tap of a block), l is (sample, place), o is (output, block)
 
-    y[j] = sum over q, r of w[T q + r] x[j + T q + r] = sum over q of Z[q, j + T q],  Z[q, p] = sum over r of w[T q + r] x[p + r]
+    y[j] = sum over q of Z[q, j + T q],    Z[q, p] = sum over r < T of w[T q + r] x[p + r]
 
 A window of T taps at every place is T times the input, and Z has a row for each block: together about 2 sqrt(taps)
 times the input, where all windows are `taps` times. Each output is the sum of its own products, so NaN stay in place;
