@@ -137,7 +137,7 @@ def _in_floats(choice: Choice, task: Task, a: ArrayT, b: Any, *, xp: Namespace) 
     modulus = cast(Any, xp).iinfo(task.dtype).bits
     best, seconds = None, choice.seconds + SECONDS * choice.products * (not is_floating(w.dtype, xp=xp))
     for way, most in ways:
-        cut = cuts(*bits, most)
+        cut = cuts(bits[0], bits[1], most)
         # A constant in the border has no limbs.
         if cut is None or any(more and count > 1 for more, count in zip(constants, cut.counts, strict=True)):
             continue
@@ -161,7 +161,7 @@ def _in_floats(choice: Choice, task: Task, a: ArrayT, b: Any, *, xp: Namespace) 
     lefts, rights = map(factors, (a, b), arrays, *cut)
     total: ArrayT | None = None
     for i, j, shift in cut.pairs(modulus):
-        made = xp.astype(xp.round(_filled(way, floats, lefts[i], rights[j], None, xp=xp)), xp.int64)
+        made = xp.astype(cast(Any, xp).round(_filled(way, floats, lefts[i], rights[j], None, xp=xp)), xp.int64)
         part = xp.bitwise_left_shift(made, shift)
         total = part if total is None else xp.add(total, part)
     return total

@@ -69,8 +69,8 @@ def room(choice: Choice, slot: str) -> int:
 def _room(plan: Plan, slot: str) -> int:
     whole, basis = plan.parts.geometry, plan.basis
     if not isinstance(basis, Fourier):
-        terms = {"y": whole.inputs * whole.taps, "x": whole.outputs * whole.taps, "w": whole.samples * whole.positions}
-        return _DIGITS - math.ceil(math.log2(max(terms[slot], 1)))
+        sums = {"y": whole.inputs * whole.taps, "x": whole.outputs * whole.taps, "w": whole.samples * whole.positions}
+        return _DIGITS - math.ceil(math.log2(max(sums[slot], 1)))
     length = math.prod(basis.length)
     terms, norms = _norms(whole, slot, length, plan)
     error = (72 * math.log2(length) + 2 * terms + 8) * terms * norms

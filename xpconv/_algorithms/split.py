@@ -6,7 +6,7 @@
 
 A window of T taps at every place is T times the input, and Z has a row for each block: together about 2 sqrt(taps)
 times the input, where all windows are `taps` times. Each output is the sum of its own products, so NaN stay in place;
-in the gradients they would not, as zeros stand beside the output's gradient there. So it is for y alone.
+in the gradients they do not, as zeros stand beside the output's gradient there. `choose` takes it for y.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._arrays.devices import device
-from .._arrays.doors import add
+from .._arrays.doors import add, put
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.geometry import Geometry
 from .basis import Footprint
@@ -35,7 +35,9 @@ class Split:
 
     name = "lowering"
     swapped = False
-    propagates_nonfinite: ClassVar[frozenset[str]] = frozenset()
+    propagates_nonfinite: ClassVar[frozenset[str]] = frozenset(
+        "xw"
+    )  # zeros of Y meet windows that no output of theirs reads
 
     def reshapes(self, slot: str, geometry: Geometry) -> bool:  # noqa: ARG002
         return False
@@ -54,11 +56,31 @@ class Split:
         """(n, g*c, *size) -> (g, c*taps of a block, n*places)."""
         return Lowering().ex(x, self._block(geometry), xp=xp)
 
+    def ex_adjoint(self, X: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        return Lowering().ex_adjoint(X, self._block(geometry), xp=xp)
+
     def ew(self, w: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(g*o, c, *kernel) -> (g, o*blocks, c*taps of a block)."""
         w = xp.reshape(w, (*w.shape[:-1], -1, self.taps))
         w = xp.permute_dims(w, (0, w.ndim - 2, *range(1, w.ndim - 2), w.ndim - 1))  # (g*o, blocks, c, *taps)
         return xp.reshape(w, (geometry.groups, geometry.outputs * w.shape[1], -1))
+
+    def ew_adjoint(self, W: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        *leading, last = geometry.kernel
+        w = xp.reshape(W, (geometry.w_shape[0], last // self.taps, geometry.inputs, *leading, self.taps))
+        w = xp.permute_dims(w, (0, *range(2, w.ndim - 1), 1, w.ndim - 1))
+        return xp.reshape(w, geometry.w_shape)
+
+    def ey(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
+        """(n, g*o, *out) -> (g, o*blocks, n*places)."""
+        last, places = geometry.axes[-1], self._block(geometry).out
+        channels, step = geometry.groups * geometry.outputs, self.taps * last.dilation
+        y = xp.permute_dims(y, (1, 0, *range(2, y.ndim)))  # (g*o, n, *out)
+        blocks = last.kernel // self.taps
+        Z: ArrayT = xp.zeros((channels, blocks, geometry.samples, *places), dtype=y.dtype, device=device(y))
+        for q in range(blocks):
+            Z = put(Z, (slice(None), q, ..., slice(q * step, q * step + last.out)), y, xp=xp)
+        return xp.reshape(Z, (geometry.groups, geometry.outputs * blocks, -1))
 
     def ey_adjoint(self, y: ArrayT, geometry: Geometry, *, xp: Namespace) -> ArrayT:
         """(g, o*blocks, n*places) -> (n, g*o, *out)."""

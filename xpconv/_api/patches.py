@@ -194,7 +194,7 @@ def _planned(make: Callable[..., T], facts: tuple[Any, ...], *more: Any) -> T:
     """What `make` returned before for the same facts: small windows take less time than their integers."""
     try:
         key = make, canonical(facts), more
-        found = _plans.get(key)
+        found: T | None = _plans.get(key)
     except TypeError:  # not every value can be a key; `make` takes it all the same, or raises an error
         return make(*facts, *more)
     return found if found is not None else remember(_plans, key, make(*facts, *more), MOST_PLANS)

@@ -363,9 +363,9 @@ def bits_of(x: ArrayT, constants: Sequence[Any] = (), *, xp: Namespace) -> int:
         return 8
     limits = cast(Any, xp).iinfo(x.dtype)
     if limits.bits <= 16 or not can_check_finite(x) or not math.prod(x.shape):
-        return min(int(limits.bits), 64) - (limits.min < 0)
+        return int(limits.bits) - int(limits.min < 0)
     x = convert(x, xp.int64, xp=xp)
-    ends = int(xp.max(x)), int(xp.min(x)), *map(int, constants)
+    ends = int(cast(Any, xp).max(x)), int(cast(Any, xp).min(x)), *map(int, constants)
     return max(max(end.bit_length() for end in ends), 1)
 
 

@@ -39,7 +39,7 @@ def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = Non
         from .dask import evaluate as lazily  # it imports dask
 
         return lazily(problem, a, b.array if isinstance(b, Weight) else b, bias, like, xp=xp)
-    if is_jax_namespace(xp):
+    if is_jax_namespace(cast(Any, xp)):
         from .jax import solve as compiled  # it imports JAX
 
         return compiled(problem, a, b.array if isinstance(b, Weight) else b, bias)

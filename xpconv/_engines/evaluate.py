@@ -102,7 +102,8 @@ def _fill_y(problem: Problem, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None,
     """y[outputs] from x and w[taps], in one step, or one for each phase of a dilated input."""
     if problem.direct is not None:
         return contract(problem.direct, x, w, bias, xp=xp)
-    if problem.phases is not None and (y := at_once(problem.phases, x, w, bias, xp=xp)) is not None:
+    y = None if problem.phases is None else at_once(problem.phases, x, w, bias, xp=xp)
+    if y is not None:
         return y
     y = nothing_but(bias, problem.convolution.shape("y"), w.array, problem.dtype, xp=xp)
     for step, task in problem.tasks:
@@ -141,7 +142,8 @@ def _fill_w(problem: Problem, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT
     """dw[taps] from dy[outputs] and x."""
     if problem.direct is not None:
         return contract(problem.direct, dy, x, None, xp=xp)
-    if problem.phases is not None and (dw := at_once(problem.phases, dy, x, None, xp=xp)) is not None:
+    dw = None if problem.phases is None else at_once(problem.phases, dy, x, None, xp=xp)
+    if dw is not None:
         return dw
     like = x.array if isinstance(x, Operand) else x
     dw = nothing_but(None, problem.convolution.shape("w"), like, problem.dtype, xp=xp)

@@ -6,7 +6,7 @@ copies all of it. This file imports JAX, and is imported when one of its arrays 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from .problem import Problem
 __all__ = ["solve"]
 
 MOST_COMPILED = 256
-_compiled: dict[Hashable, Callable[..., Any]] = {}
+_compiled: dict[Hashable, Any] = {}
 
 
 def solve(problem: Problem, a: Any, b: Any, bias: Any) -> Any:
@@ -29,6 +29,6 @@ def solve(problem: Problem, a: Any, b: Any, bias: Any) -> Any:
     key = problem, current()
     found = _compiled.get(key)
     if found is None:
-        found = jax.jit(partial(evaluate, problem, xp=library("a", a)))
-        remember(_compiled, key, found, MOST_COMPILED)
+        made = jax.jit(partial(evaluate, problem, xp=library("a", a)))
+        found = remember(_compiled, key, made, MOST_COMPILED)
     return found(a, b, bias)

@@ -35,7 +35,7 @@ class Phases:
     @once
     def taps(self) -> np.ndarray[Any, Any]:
         """(phases * places,): the tap at each place of the joint kernel; the one after the last where there is none."""
-        found = np.full((self.joined.count, self.joined.geometry.axes[self.joined.along].kernel), self.kernel)
+        found = np.full((self.joined.phases, self.joined.geometry.axes[self.joined.along].kernel), self.kernel)
         for row, (places, taps) in zip(found, self.joined.taps, strict=True):
             row[places] = np.arange(self.kernel)[taps]
         return found.reshape(-1)
@@ -67,24 +67,24 @@ def _made(phases: Phases, a: ArrayT, b: Any, bias: ArrayT | None, *, xp: Namespa
     if task.slot == "x":
         return contract(task, _apart(a, joined, xp=xp), weight, bias, xp=xp)
     if bias is not None:
-        bias = xp.reshape(xp.broadcast_to(bias[:, None], (bias.shape[0], joined.count)), (-1,))
+        bias = xp.reshape(xp.broadcast_to(bias[:, None], (bias.shape[0], joined.phases)), (-1,))
     return _together(contract(task, a, weight, bias, xp=xp), joined, xp=xp)
 
 
 def _joint(w: ArrayT, phases: Phases, *, xp: Namespace) -> ArrayT:
     """(g*o, c, *kernel) -> (g*o*phases, c, *joint kernel)."""
-    axis, count = 2 + phases.joined.along, phases.joined.count
+    axis, count = 2 + phases.joined.along, phases.joined.phases
     w = _taken(xp.moveaxis(w, axis, -1), phases.taps, xp=xp)
     w = xp.reshape(w, (*w.shape[:-1], count, w.shape[-1] // count))
-    w = xp.moveaxis(w, (-2, -1), (1, axis + 1))  # (g*o, phases, c, *joint kernel)
+    w = xp.moveaxis(xp.moveaxis(w, -2, 1), -1, axis + 1)  # (g*o, phases, c, *joint kernel)
     return xp.reshape(w, (w.shape[0] * count, *w.shape[2:]))
 
 
 def _kernel(w: ArrayT, phases: Phases, *, xp: Namespace) -> ArrayT:
     """The adjoint: (g*o*phases, c, *joint kernel) -> (g*o, c, *kernel)."""
-    axis, count = 2 + phases.joined.along, phases.joined.count
+    axis, count = 2 + phases.joined.along, phases.joined.phases
     w = xp.reshape(w, (w.shape[0] // count, count, *w.shape[1:]))
-    w = xp.moveaxis(w, (1, axis + 1), (-2, -1))
+    w = xp.moveaxis(xp.moveaxis(w, axis + 1, -1), 1, -2)
     return xp.moveaxis(_taken(xp.reshape(w, (*w.shape[:-2], -1)), phases.places, xp=xp), -1, axis)
 
 
@@ -96,7 +96,7 @@ def _taken(w: ArrayT, places: np.ndarray[Any, Any], *, xp: Namespace) -> ArrayT:
 
 def _together(y: ArrayT, joined: Joined, *, xp: Namespace) -> ArrayT:
     """(n, g*o*phases, *out) -> (n, g*o, *out of all phases)."""
-    axis, count = 2 + joined.along, joined.count
+    axis, count = 2 + joined.along, joined.phases
     y = xp.reshape(y, (y.shape[0], -1, count, *y.shape[2:]))
     y = xp.moveaxis(y, 2, axis + 1)
     y = xp.reshape(y, (*y.shape[:axis], -1, *y.shape[axis + 2 :]))
@@ -107,7 +107,7 @@ def _apart(dy: ArrayT, joined: Joined, *, xp: Namespace) -> ArrayT:
     """The adjoint; outputs that only some phases have are zero for the others."""
     if isinstance(dy, Operand):
         return cast(ArrayT, replace(dy, array=_apart(dy.array, joined, xp=xp)))
-    axis, count = 2 + joined.along, joined.count
+    axis, count = 2 + joined.along, joined.phases
     length = -(-joined.out // count)
     if length * count > joined.out:
         longer: ArrayT = xp.zeros(

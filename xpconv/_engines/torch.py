@@ -97,7 +97,7 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
         return out.unflatten(axis, (times, out.shape[axis] // times)), axis
 
 
-Slot.forward.__signature__ = signature(Slot.forward)  # torch asks for it in each call, and it takes long to make
+Slot.forward.__signature__ = signature(Slot.forward)  # type: ignore[attr-defined]  # torch asks for it in each call, and it takes long to make
 
 
 def solve(problem: Problem, a: Any, b: Any, bias: Any) -> Any:

@@ -79,12 +79,14 @@ def options(
         gradient) that is flipped, conjugated or not contiguous in memory, an array with several batch axes, and, where
         a dtype is not that to compute in (16 bits, integers), the weight and the result in that. Two cases take more as
         well, up to twice the size of the result with its border: the input's gradient with a border or a dilated input
-        (up to four times with both 16-bit numbers and a dilated input), and real numbers with complex ones. In a trace
-        of JAX, parts are few, whatever the workspace. Results depend on the workspace in the last digits, as they do on
+        (up to four times with both 16-bit numbers and a dilated input), and real numbers with complex ones. In JAX,
+        parts are few, whatever the workspace. Results depend on the workspace in the last digits, as they do on
         the batch size, because the sums are cut differently.
     method : {"auto", "lowering", "direct", "winograd", "banded", "fft"}, optional
-        The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. ``"lowering"``
-        is of windows or of whole rows (``Flat``). ``"direct"`` adds the products where the operands lie, without
+        The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. Integers are
+        exact with each; ``"auto"`` takes ``"fft"`` in float64 for many of them, where it is proven that rounding the
+        result makes it exact. ``"lowering"``
+        is of windows, of whole rows (``Flat``) or of so many taps at a time (``Split``). ``"direct"`` adds the products where the operands lie, without
         copies: it is for CuPy, which compiles kernels, and best for depthwise convolutions. All but these two may
         spread NaN and infinities to outputs that do not read them. On a CPU such results are found and computed again.
         On a GPU, and in JAX, reading a result to find them would wait for the device or break a trace, so ``"auto"`` is

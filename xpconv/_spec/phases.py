@@ -23,7 +23,7 @@ class Joined(NamedTuple):
 
     geometry: Geometry
     along: int
-    count: int
+    phases: int
     out: int
     taps: tuple[tuple[slice, slice], ...]  # by phase: places in the joint kernel, and taps of the kernel
 
