@@ -133,8 +133,8 @@ def _fill_x(problem: Problem, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None
         folded = fold_border(dx, shape, border, xp=xp)
         if bias is not None:
             folded = add(folded, (...,), per_channel(bias, folded.ndim, xp=xp), xp=xp)
-        dx = xp.empty(shape, dtype=dtype, device=device(w.array))
-        return put(dx, (...,), folded, xp=xp)
+        out: ArrayT = xp.empty(shape, dtype=dtype, device=device(w.array))
+        return put(out, (...,), folded, xp=xp)
     return convert(dx, dtype, xp=xp)
 
 
