@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._arrays.devices import device
-from .._arrays.doors import add, put
+from .._arrays.doors import put
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.geometry import Geometry
 from .basis import Footprint
@@ -87,9 +87,10 @@ class Split:
         last, places = geometry.axes[-1], self._block(geometry).out
         channels, step = geometry.groups * geometry.outputs, self.taps * last.dilation
         Z = xp.reshape(y, (channels, -1, geometry.samples, *places))
-        out: ArrayT = xp.zeros((channels, geometry.samples, *geometry.out), dtype=y.dtype, device=device(y))
-        for q in range(Z.shape[1]):
-            out = add(out, (...,), Z[:, q, ..., q * step : q * step + last.out], xp=xp)
+        out = Z[:, 0:1, ..., : last.out]
+        for q in range(1, Z.shape[1]):  # new arrays: to a compiler they are one sum
+            out = xp.add(out, Z[:, q : q + 1, ..., q * step : q * step + last.out])
+        out = out[:, 0, ...]  # (g*o, n, *out)
         return xp.permute_dims(out, (1, 0, *range(2, out.ndim)))
 
     def _block(self, geometry: Geometry) -> Geometry:
@@ -98,10 +99,11 @@ class Split:
 
 
 def block(geometry: Geometry) -> int | None:
-    """How many taps at a time: the divisor of a long kernel nearest to its square root; None where none is near."""
+    """How many taps at a time: a divisor of a long kernel, as near above its square root as there is; None where none is near."""
     last = geometry.axes[-1] if geometry.axes else None
     if last is None or last.stride > 1 or last.kernel < FEWEST:
         return None
     root = math.isqrt(last.kernel)
-    found = next(taps for taps in range(root, 0, -1) if not last.kernel % taps)
-    return found if 4 * found >= root else None
+    # A few blocks less than the root: each is an operation for a compiler, and taps are one.
+    blocks = next(blocks for blocks in range(root * 4 // 5, 0, -1) if not last.kernel % blocks)
+    return last.kernel // blocks if 4 * blocks >= root else None
