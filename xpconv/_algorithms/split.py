@@ -99,7 +99,7 @@ class Split:
 
 
 def block(geometry: Geometry) -> int | None:
-    """How many taps at a time: a divisor of a long kernel, as near above its square root as there is; None where none is near."""
+    """How many taps at a time: a divisor of a long kernel, above its square root; None where none is near."""
     last = geometry.axes[-1] if geometry.axes else None
     if last is None or last.stride > 1 or last.kernel < FEWEST:
         return None
