@@ -121,6 +121,7 @@ def test_no_module_imports_itself_in_a_circle():
 
 def test_one_folder_knows_the_array_libraries():
     theirs = {"_engines.dask": {"dask"}, "_engines.torch": {"torch"}, "_engines.torch_compile": {"torch"}}
+    theirs["_engines.jax"] = {"jax"}
     for name, path in modules():
         foreign = imports(name, path)[1]
         assert foreign & {"cupy", "torch", "jax", "dask", "array_api_strict"} == theirs.get(name, set()), name

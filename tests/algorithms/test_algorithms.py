@@ -22,6 +22,7 @@ from xpconv._algorithms.flat import Flat
 from xpconv._algorithms.fourier import Fourier
 from xpconv._algorithms.lowering import Lowering, TapsFirst
 from xpconv._algorithms.plan import BUFFERS, Limits, plan
+from xpconv._algorithms.split import Split
 from xpconv._algorithms.weight import Weight
 from xpconv._algorithms.winograd import Winograd
 from xpconv._spec.geometry import parse
@@ -46,6 +47,8 @@ CASES = [
     (Fourier((8, 10)), (2, 4, 9, 8), (6, 2, 3, 4), {"padding": 2, "groups": 2}),
     (Fourier((6, 5)), (1, 2, 9, 8), (3, 2, 2, 3), {"stride": (2, 1), "dilation": (3, 1), "padding": (1, 0)}),
     (Fourier((16,)), (2, 3, 40), (3, 1, 7), {"groups": 3}),
+    (Split(3), (2, 4, 7, 12), (6, 2, 2, 6), {"stride": (2, 1), "dilation": (1, 2), "padding": 2, "groups": 2}),
+    (Split(4), (2, 3, 20), (2, 3, 12), {"padding": 3}),
 ]
 WAYS = ["one part", "many parts"]
 

@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_info
 DTYPES = ("float32", "float64")
 ALLOWED = {"float32": 2e-5, "float64": 1e-13}  # what xpconv promises
 ALLOWED |= {"float16": 2e-3, "tf32": 2e-3}  # 11 bits each: of the result, and of the operands
+ALLOWED |= {"int64": 0.0, "int32": 0.0}
 LONG = 0.3  # seconds; a call that takes longer is counted once
 TOO_LONG = 1.0  # seconds; a call that would take longer is left out, of rivals other than torch
 Row = dict[str, Any]  # of a table: case, what, dtype and, by contestant, its numbers with its error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import floors
 import networks
+import oddjobs
 import server
 import shapes
 from contestants import OURS
@@ -24,6 +25,7 @@ def measure(name: str, rivals: Collection[str], quick: bool) -> Found:
             "networks": lambda: networks.measure(rivals, Pace(turns=1, seconds=0.02)),
             "server": lambda: server.measure(seconds=0.1, turns=1),
             "floors": lambda: floors.measure(Pace(turns=1, seconds=0.1)),
+            "oddjobs": lambda: oddjobs.measure(Pace(turns=1, seconds=0.02), shrink=4),
         }
     else:
         calls = {
@@ -31,11 +33,12 @@ def measure(name: str, rivals: Collection[str], quick: bool) -> Found:
             "networks": lambda: networks.measure(rivals, Pace(turns=3, seconds=0.08)),
             "server": server.measure,
             "floors": lambda: floors.measure(Pace(turns=3, seconds=0.3)),
+            "oddjobs": lambda: oddjobs.measure(Pace(turns=3, seconds=0.1)),
         }
     return calls[name]()
 
 
-TABLES = ("shapes", "networks", "server", "floors")
+TABLES = ("shapes", "networks", "server", "floors", "oddjobs")
 
 
 def number(value: float) -> str:
@@ -92,10 +95,29 @@ def server_table(rows: list[Row]) -> Table:
 
 
 def floors_table(rows: list[Row]) -> Table:
-    table = empty("odd jobs: ms, beside what does them best", OURS, "other", "", f"other / {OURS}")
+    table = empty(
+        "large kernels, and a weight in another order: ms, beside what does them best",
+        OURS,
+        "other",
+        "",
+        f"other / {OURS}",
+    )
     for row, who in pairs(rows):
         ours, theirs = (row["by"][name]["median_ms"] for name in (OURS, who))
         table.add_row(f"{row['case']}, {row['what']}", number(ours), number(theirs), who, coloured(theirs / ours))
+    return table
+
+
+def oddjobs_table(rows: list[Row]) -> Table:
+    table = empty(
+        "odd jobs: ms, and how many times as long ours may take", OURS, "other", "", f"{OURS} / other", "allowed"
+    )
+    for row, who in pairs(rows):
+        ours, theirs = (row["by"][name]["fastest_ms"] for name in (OURS, who))
+        ratio, allowed = ours / theirs, row["allowed"]
+        style = "green" if ratio <= allowed else "red"
+        cells = number(ours), number(theirs), who, f"[{style}]{ratio:.2g}[/]", f"{allowed:g}"
+        table.add_row(f"{row['case']}, {row['what']}", *cells)
     return table
 
 
@@ -105,6 +127,7 @@ DRAWN: dict[str, Callable[[list[Row]], Table]] = {
     "network_sums": networks_table,
     "server": server_table,
     "floors": floors_table,
+    "oddjobs": oddjobs_table,
 }
 
 

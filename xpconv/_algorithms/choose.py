@@ -27,9 +27,10 @@ from .fourier import Fourier, circle, shortest
 from .gpu_costs import GPU_COSTS, GPU_TURN
 from .lowering import BySample, Lowering
 from .plan import UNLIMITED, Limits, Plan, plan
+from .split import Split, block
 from .winograd import Winograd
 
-__all__ = ["Choice", "Piece", "Wanted", "bases", "choose", "op_counts", "ways"]
+__all__ = ["Choice", "Piece", "Wanted", "bases", "cheapest", "choose", "op_counts", "ways"]
 
 
 class Wanted(NamedTuple):
@@ -82,6 +83,11 @@ class Choice:
         return max([piece.plan.bytes(1) for piece in self.pieces], default=0)
 
     @once
+    def products(self) -> int:
+        """How many multiplications there are."""
+        return sum(piece.plan.flops // 2 for piece in self.pieces)
+
+    @once
     def complete(self) -> bool:
         """Whether every number of the result is made by a plan."""
         return self.phases in (0, len(self.pieces))
@@ -98,13 +104,13 @@ class Choice:
 
 def choose(geometry: Geometry, slot: str, wanted: Wanted) -> Choice:
     """The cheapest way to fill the slot "y", "x" or "w" within the workspace."""
-    found = _cheapest(geometry, slot, wanted, math.inf)
+    found = cheapest(geometry, slot, wanted)
     if found is None:
         raise _no_way(geometry, slot, wanted)
     return found
 
 
-def _cheapest(geometry: Geometry, slot: str, wanted: Wanted, limit: float) -> Choice | None:
+def cheapest(geometry: Geometry, slot: str, wanted: Wanted, limit: float = math.inf) -> Choice | None:
     """The cheapest way, if it takes less than `limit` seconds.
 
     Planning takes time, so a way is not planned where its bound shows that it cannot be the cheapest.
@@ -142,7 +148,7 @@ def _no_way(geometry: Geometry, slot: str, wanted: Wanted) -> ValueError:
     """The error where no algorithm can do it, or none within the workspace."""
     limits = wanted.limits
     unlimited = wanted._replace(limits=limits._replace(workspace=UNLIMITED))
-    if _cheapest(geometry, slot, unlimited, math.inf) is None:
+    if cheapest(geometry, slot, unlimited) is None:
         return ValueError(
             f'method must be "auto" or "lowering" for this convolution: got {wanted.method!r}, which is for '
             f"{_FOR[wanted.method]}"
@@ -228,7 +234,7 @@ def _rewritten(geometry: Geometry, wanted: Wanted, limit: float) -> Choice | Non
     for phase in phases:
         if phase.geometry is None:
             continue
-        found = chosen.get(phase.geometry) or _cheapest(phase.geometry, "y", wanted, limit - seconds)
+        found = chosen.get(phase.geometry) or cheapest(phase.geometry, "y", wanted, limit - seconds)
         if found is None and limit == math.inf:  # that needs the least workspace, for an error to say how much
             found = min(_all(phase.geometry, "y", wanted), key=lambda way: way.bytes, default=None)
         if found is None or seconds + found.seconds >= limit:
@@ -287,6 +293,8 @@ def _is_worth_compiling(geometry: Geometry, wanted: Wanted) -> bool:
 
 def _lowering(geometry: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:
     yield Lowering()
+    if slot == "y" and not wanted.may_spread and not wanted.gpu and (taps := block(geometry)):
+        yield Split(taps)
     one_product = wanted.limits.halves and geometry.groups == 1  # of 16-bit numbers: see `Plan.in_halves`
     if wanted.gpu and not one_product and (slot != "w" or geometry.is_pointwise):
         yield BySample()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, cast
 
 from .._arrays.devices import device
 from .._arrays.direct import has_kernels
 from .._arrays.doors import (
+    add,
+    bits_of,
     block_bytes,
     can_check_finite,
     convert,
     is_finite,
     item_bytes,
+    limbs_of,
     makes_together,
     most_parts,
     multiplies_halves,
@@ -21,15 +25,16 @@ from .._arrays.doors import (
     place_of,
     workspace_bytes,
 )
-from .._arrays.dtypes import accumulating
-from .._arrays.namespace import has_fft, is_complex, is_floating
+from .._arrays.dtypes import accumulating, widest
+from .._arrays.namespace import has_fft, is_complex, is_floating, missing_dtypes
 from .._arrays.padding import Operand
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.geometry import Geometry
-from .._spec.memory import remember
+from .._spec.memory import once, remember
 from .._spec.options import current
-from .choose import Choice, Wanted, choose, ways
-from .contractions import Target, accumulator, forward, input_grad, nothing_but, weight_grad
+from .choose import Choice, Wanted, cheapest, choose, ways
+from .contractions import Target, accumulator, forward, input_grad, nothing_but, per_channel, weight_grad
+from .integers import LIMIT, SECONDS, cuts, room
 from .lowering import Lowering
 from .plan import UNLIMITED, Copies, Limits, plan
 from .weight import Weight
@@ -57,11 +62,32 @@ class Task:
     reading: Reading = Reading()  # noqa: RUF009, a tuple does not change
     choices: dict[Any, Choice] = field(default_factory=dict, compare=False)  # by options, dtype and kind of array
 
+    @once
+    def is_long(self) -> bool:
+        """Whether there are so many products that another way to make them is worth a look."""
+        geometry = self.geometry
+        return math.prod(geometry.y_shape) * geometry.inputs * geometry.taps >= LIMIT
+
+    @once
+    def in_floats(self) -> dict[Any, tuple[Task, list[tuple[Choice, int]]]]:
+        """The same task in float64, and the ways to do it with the bits that they have room for."""
+        return {}
+
 
 def contract(task: Task, a: ArrayT, b: Any, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     """y from x and a `Weight`, dx from dy and a `Weight`, or dw from dy and x; the first two with a bias, if any."""
-    choice, dtype = _chosen(task, a, b.array.dtype if isinstance(b, Weight) else b.dtype, xp=xp), task.dtype
+    choice = _chosen(task, a, b.array.dtype if isinstance(b, Weight) else b.dtype, xp=xp)
+    if task.is_long and not is_floating(task.dtype, xp=xp):
+        found = _in_floats(choice, task, a, b, xp=xp)
+        if found is not None:
+            bias = None if bias is None else convert(per_channel(bias, found.ndim, xp=xp), found.dtype, xp=xp)
+            return convert(found if bias is None else add(found, (...,), bias, xp=xp), task.dtype, xp=xp)
+    return _filled(choice, task, a, b, bias, xp=xp)
+
+
+def _filled(choice: Choice, task: Task, a: ArrayT, b: Any, bias: ArrayT | None, *, xp: Namespace) -> ArrayT:
     made: ArrayT
+    dtype = task.dtype
     if task.slot == "w":
         made = weight_grad(choice.plan, a, b, xp=xp)
     elif task.slot == "y":
@@ -98,6 +124,61 @@ def _by_phases(
         turned = Weight(w.array, w.memory, piece.taps)
         dx = forward(piece.plan, dy, turned, bias, Target(sums_dtype, dx, piece.inputs), xp=xp)
     return dx
+
+
+def _in_floats(choice: Choice, task: Task, a: ArrayT, b: Any, *, xp: Namespace) -> ArrayT | None:
+    """Integers by exact sums in float64, as int64; None where that is slower or not known to be exact."""
+    x, w = arrays = tuple(one.array if isinstance(one, Operand | Weight) else one for one in (a, b))
+    if current().method != "auto" or on_gpu(x) or not has_fft(xp) or "float64" in missing_dtypes(x, xp=xp):
+        return None
+    floats, ways = _ways_in_floats(task, a, xp=xp)
+    constants = [one.constants if isinstance(one, Operand) else () for one in (a, b)]
+    bits = [bits_of(one, more, xp=xp) for one, more in zip(arrays, constants, strict=True)]
+    modulus = cast(Any, xp).iinfo(task.dtype).bits
+    best, seconds = None, choice.seconds + SECONDS * choice.products * (not is_floating(w.dtype, xp=xp))
+    for way, most in ways:
+        cut = cuts(bits[0], bits[1], most)
+        # A constant in the border has no limbs.
+        if cut is None or any(more and count > 1 for more, count in zip(constants, cut.counts, strict=True)):
+            continue
+        taken = len(list(cut.pairs(modulus))) * way.seconds
+        if taken < seconds:
+            best, seconds = (way, cut), taken
+    if best is None:
+        return None
+    way, cut = best
+
+    def factors(operand: Any, array: ArrayT, limb: int, count: int) -> list[Any]:
+        limbs = limbs_of(array, limb, count, floats.dtype, xp=xp)
+        if isinstance(operand, Weight):
+            return list(map(Weight, limbs))
+        return (
+            [replace(operand, array=one, dtype=floats.dtype) for one in limbs]
+            if isinstance(operand, Operand)
+            else limbs
+        )
+
+    lefts, rights = map(factors, (a, b), arrays, *cut)
+    total: ArrayT | None = None
+    for i, j, shift in cut.pairs(modulus):
+        made = xp.astype(cast(Any, xp).round(_filled(way, floats, lefts[i], rights[j], None, xp=xp)), xp.int64)
+        part = xp.bitwise_left_shift(made, shift)
+        total = part if total is None else xp.add(total, part)
+    return total
+
+
+def _ways_in_floats(task: Task, a: ArrayT, *, xp: Namespace) -> tuple[Task, list[tuple[Choice, int]]]:
+    """The task in float64, and how it can be done: each way with the bits that both operands may have together."""
+    key = place_of(a.array if isinstance(a, Operand) else a), current()
+    found = task.in_floats.get(key)
+    if found is None:
+        floats = replace(task, dtype=widest(xp, task.dtype), choices={})
+        wanted = _wanted(floats, a, floats.dtype, xp=xp)
+        wanted = wanted._replace(limits=wanted.limits._replace(check_finite=False), may_spread=True)
+        ways = [cheapest(task.geometry, task.slot, wanted._replace(method=name)) for name in ("lowering", "fft")]
+        found = floats, [(way, room(way, task.slot)) for way in ways if way is not None]
+        remember(task.in_floats, key, found, MOST_CHOICES)
+    return found
 
 
 def ways_to_do(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> list[Choice]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 from .._arrays.devices import device
 from .._arrays.doors import convert, item_bytes, put
@@ -18,9 +19,12 @@ from .._engines.dispatch import linear
 from .._engines.entry import public
 from .._spec.convolution import Convolution
 from .._spec.geometry import Padding, PerAxis, check_elements, is_listing, per_axis
-from .._spec.parameters import Parameters
+from .._spec.memory import remember
+from .._spec.parameters import Parameters, canonical
 
 __all__ = ["fold", "unfold"]
+
+T = TypeVar("T")
 
 
 @public
@@ -187,15 +191,36 @@ def _moved(x: ArrayT, axis: int, to: int, *, xp: Namespace) -> ArrayT:
     return xp.permute_dims(x, tuple(order))
 
 
+def _planned(make: Callable[..., T], facts: tuple[Any, ...], *more: Any) -> T:
+    """What `make` returned before for the same facts: small windows take less time than their integers."""
+    try:
+        key = make, canonical(facts), more
+        found: T | None = _plans.get(key)
+    except TypeError:  # not every value can be a key; `make` takes it all the same, or raises an error
+        return make(*facts, *more)
+    return found if found is not None else remember(_plans, key, make(*facts, *more), MOST_PLANS)
+
+
+MOST_PLANS = 256
+_plans: dict[Hashable, Any] = {}
+
+
+def _windowed(
+    shape: tuple[int, ...], kernel: tuple[int, ...], params: tuple[Any, ...], constant: bool, dtype: Any, xp: Any
+) -> tuple[Layout, Convolution]:
+    layout = Layout.of("x", shape, len(kernel))
+    convolution = Convolution.of(layout.inner(shape), (1, None, *kernel), Parameters(*params))
+    convolution = convolution.with_value(lambda value: fitting(xp, value, dtype) if constant else 0)
+    samples, channels, *_ = convolution.shape("x")
+    check_elements((samples, channels, *kernel, *convolution.geometry.out), item_bytes(dtype), "padding")
+    return layout, convolution
+
+
 def _unfolded(kernel: tuple[int, ...], params: Parameters, constant: bool, x: ArrayT) -> ArrayT:
     """(*batch, channels, *spatial) -> (*batch, channels * taps, positions), with a constant border or without it."""
     xp, ndim = library("x", x), len(kernel)
-    layout = Layout.of("x", x.shape, ndim)
-    convolution = Convolution.of(layout.inner(x.shape), (1, None, *kernel), params)
-    convolution = convolution.with_value(lambda value: fitting(xp, value, x.dtype) if constant else 0)
+    layout, convolution = _planned(_windowed, (tuple(x.shape), kernel, tuple(params), constant), x.dtype, xp)
     samples, channels, *_ = convolution.shape("x")
-    check_elements((samples, channels, *kernel, *convolution.geometry.out), item_bytes(x.dtype), "padding")
-
     x = convert(layout.inward(x, xp=xp), native(x.dtype), xp=xp)
     if convolution.border:
         everything = tuple(slice(0, size) for size in (samples, channels, *convolution.bordered.size))
@@ -211,14 +236,20 @@ def _unfolded(kernel: tuple[int, ...], params: Parameters, constant: bool, x: Ar
     return xp.reshape(columns, (*layout.batch, channels * geometry.taps, geometry.positions))
 
 
+def _folding(shape: tuple[int, ...], kernel: tuple[int, ...], params: tuple[Any, ...], item: int) -> Convolution:
+    convolution = Convolution.of(shape, (1, None, *kernel), Parameters(*params)).linear
+    check_elements(convolution.shape("x"), item, "output_size")
+    return convolution
+
+
 def _folded(size: tuple[int, ...], kernel: tuple[int, ...], params: Parameters, columns: ArrayT) -> ArrayT:
     """(*batch, channels * taps, positions) -> (*batch, channels, *spatial)."""
     xp = library("columns", columns)
     *batch, rows, positions = columns.shape
     channels = rows // math.prod(kernel)
-    convolution = Convolution.of((math.prod(batch), channels, *size), (1, None, *kernel), params).linear
+    shape = math.prod(batch), channels, *size
+    convolution = _planned(_folding, (shape, kernel, tuple(params), item_bytes(columns.dtype)))
     geometry = convolution.bordered
-    check_elements(convolution.shape("x"), item_bytes(columns.dtype), "output_size")
     if positions != geometry.positions:
         raise ValueError(f"columns must have {geometry.positions} positions on the last axis: got {positions}")
 

@@ -16,6 +16,7 @@ from array_api_compat import (
     is_cupy_array,
     is_dask_array,
     is_dask_namespace,
+    is_jax_array,
     is_torch_array,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "MOST_CONSTANTS",
     "add",
     "at_a_time",
+    "bits_of",
     "block_bytes",
     "can_check_finite",
     "chunked_like",
@@ -46,6 +48,7 @@ __all__ = [
     "item_bytes",
     "known_equal",
     "lasting",
+    "limbs_of",
     "makes_together",
     "matmul",
     "most_parts",
@@ -331,8 +334,8 @@ def integer_product(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     total: ArrayT = xp.zeros((*a.shape[:-1], b.shape[-1]), dtype=xp.int64, device=device(a))
     for start in range(0, a.shape[-1], most):
         stop = min(start + most, a.shape[-1])
-        left = _limbs(a[..., start:stop], limb, count, floating, xp=xp)
-        right = _limbs(b[..., start:stop, :], limb, count, floating, xp=xp)
+        left = limbs_of(a[..., start:stop], limb, count, floating, xp=xp)
+        right = limbs_of(b[..., start:stop, :], limb, count, floating, xp=xp)
         for i, j in product(range(count), range(count)):
             if i + j < count:
                 part = xp.astype(matmul(left[i], right[j], xp=xp), xp.int64)
@@ -340,13 +343,30 @@ def integer_product(a: ArrayT, b: ArrayT, *, xp: Namespace) -> ArrayT:
     return convert(total, dtype, xp=xp)
 
 
-def _limbs(x: ArrayT, limb: int, count: int, dtype: Any, *, xp: Namespace) -> list[ArrayT]:
+def limbs_of(x: ArrayT, limb: int, count: int, dtype: Any, *, xp: Namespace) -> list[ArrayT]:
     """The limbs of integers, the lowest first; the highest has their sign."""
+    if count == 1:
+        return [convert(x, dtype, xp=xp)]
     x, limbs = convert(x, xp.int64, xp=xp), []
     for _ in range(count - 1):
         limbs.append(xp.astype(xp.bitwise_and(x, 2**limb - 1), dtype))
         x = xp.bitwise_right_shift(x, limb)
     return [*limbs, xp.astype(x, dtype)]
+
+
+def bits_of(x: ArrayT, constants: Sequence[Any] = (), *, xp: Namespace) -> int:
+    """How many bits the largest of integers has, without its sign: of the values, or of the dtype where that waits.
+
+    Integers in floating point are of 8 bits. Those of uint64 are taken as int64, which has the same sums.
+    """
+    if not is_kind(cast(Any, xp), x.dtype, "integral"):
+        return 8
+    limits = cast(Any, xp).iinfo(x.dtype)
+    if limits.bits <= 16 or not can_check_finite(x) or not math.prod(x.shape):
+        return int(limits.bits) - int(limits.min < 0)
+    x = convert(x, xp.int64, xp=xp)
+    ends = int(cast(Any, xp).max(x)), int(cast(Any, xp).min(x)), *map(int, constants)
+    return max(max(end.bit_length() for end in ends), 1)
 
 
 def conj(x: ArrayT, *, xp: Namespace) -> ArrayT:
@@ -400,14 +420,14 @@ def block_bytes(x: ArrayT, workspace: int) -> int:
     """How many bytes a part should take to be fast: on a GPU all, as nothing but launches grows with parts."""
     if isinstance(x, np.ndarray):
         return min(2**23, workspace // 8)
-    if on_gpu(x):
+    if on_gpu(x) and not is_jax_array(x):
         return workspace
-    return min(2**22, workspace // 4) if device(x) is not None else workspace // 2
+    return workspace // 2 if is_jax_array(x) else min(2**22, workspace // 4)
 
 
 def most_parts(x: ArrayT) -> int:
-    """About how many parts to make at most: in a trace of JAX each of them is compiled."""
-    return 32 if not isinstance(x, np.ndarray) and device(x) is None else 2**62
+    """About how many parts to make at most: for JAX each of them is compiled."""
+    return 32 if is_jax_array(x) else 2**62
 
 
 def comparable(x: ArrayT) -> ArrayT | None:

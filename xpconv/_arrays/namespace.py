@@ -42,6 +42,7 @@ __all__ = [
     "is_dask_array",
     "is_dask_namespace",
     "is_floating",
+    "is_jax_namespace",
     "is_kind",
     "is_real",
     "is_supported",

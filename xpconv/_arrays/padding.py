@@ -69,6 +69,11 @@ class Operand(Generic[ArrayT]):
     def device(self) -> Any:
         return device(self.array)
 
+    @property
+    def constants(self) -> tuple[complex, ...]:
+        """The constants in its border."""
+        return tuple(run.value for axis in self.runs or () for run in axis or () if run.value is not None)
+
     def read(self, where: tuple[Any, ...]) -> ArrayT:
         """A part, in the dtype of the array."""
         x: ArrayT = self.array[where] if self.runs is None else border(self.array, where, self.runs, xp=self.xp)

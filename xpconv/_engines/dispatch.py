@@ -10,7 +10,13 @@ from .._algorithms.contract import ways_to_do
 from .._algorithms.weight import Weight
 from .._arrays.devices import device
 from .._arrays.doors import chunked_like
-from .._arrays.namespace import is_dask_array, is_dask_namespace, is_torch_array, is_torch_namespace
+from .._arrays.namespace import (
+    is_dask_array,
+    is_dask_namespace,
+    is_jax_namespace,
+    is_torch_array,
+    is_torch_namespace,
+)
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.options import current
 from .evaluate import bias_grad as eager_bias_grad
@@ -33,6 +39,10 @@ def dispatch(problem: Problem, a: Any, b: Any, bias: Any = None, like: Any = Non
         from .dask import evaluate as lazily  # it imports dask
 
         return lazily(problem, a, b.array if isinstance(b, Weight) else b, bias, like, xp=xp)
+    if is_jax_namespace(cast(Any, xp)):
+        from .jax import solve as compiled  # it imports JAX
+
+        return compiled(problem, a, b.array if isinstance(b, Weight) else b, bias)
     if problem.only_task is None:  # several steps, the last of which may need more than the first
         check_options([problem], a, xp=xp)
     return evaluate(problem, a, b, bias, xp=xp)

@@ -20,6 +20,7 @@ from .._arrays.padding import Operand, fold_border
 from .._arrays.typing import ArrayT, Namespace
 from .._spec.convolution import Step
 from .._spec.options import current
+from .phases import at_once
 from .problem import Problem
 
 __all__ = ["arranged", "bias_grad", "evaluate", "fill", "only_bias", "placed"]
@@ -101,6 +102,9 @@ def _fill_y(problem: Problem, x: ArrayT, w: Weight[ArrayT], bias: ArrayT | None,
     """y[outputs] from x and w[taps], in one step, or one for each phase of a dilated input."""
     if problem.only_task is not None:
         return contract(problem.only_task, x, w, bias, xp=xp)
+    y = None if problem.phases is None else at_once(problem.phases, x, w, bias, xp=xp)
+    if y is not None:
+        return y
     y = nothing_but(bias, problem.convolution.shape("y"), w.array, problem.dtype, xp=xp)
     for step, task in problem.tasks:
         y = put(y, _at(step.outputs), contract(task, x, w.at(step.taps), bias, xp=xp), xp=xp)
@@ -119,15 +123,18 @@ def _fill_x(problem: Problem, dy: ArrayT, w: Weight[ArrayT], bias: ArrayT | None
 
     if not problem.tasks:
         return nothing_but(bias, shape, w.array, dtype, xp=xp)
-    dx = gradient(*problem.tasks[0], None if border else bias)
-    for step, task in problem.tasks[1:]:
-        dx = add(dx, (...,), gradient(step, task, None), xp=xp)
+    own_bias = None if border else bias
+    dx = None if problem.phases is None else at_once(problem.phases, dy, w, own_bias, xp=xp)
+    if dx is None:
+        dx = gradient(*problem.tasks[0], own_bias)
+        for step, task in problem.tasks[1:]:
+            dx = add(dx, (...,), gradient(step, task, None), xp=xp)
     if border:
         folded = fold_border(dx, shape, border, xp=xp)
         if bias is not None:
             folded = add(folded, (...,), per_channel(bias, folded.ndim, xp=xp), xp=xp)
-        dx = xp.empty(shape, dtype=dtype, device=device(w.array))
-        return put(dx, (...,), folded, xp=xp)
+        out: ArrayT = xp.empty(shape, dtype=dtype, device=device(w.array))
+        return put(out, (...,), folded, xp=xp)
     return convert(dx, dtype, xp=xp)
 
 
@@ -135,6 +142,9 @@ def _fill_w(problem: Problem, dy: ArrayT, x: ArrayT, *, xp: Namespace) -> ArrayT
     """dw[taps] from dy[outputs] and x."""
     if problem.only_task is not None:
         return contract(problem.only_task, dy, x, None, xp=xp)
+    dw = None if problem.phases is None else at_once(problem.phases, dy, x, None, xp=xp)
+    if dw is not None:
+        return dw
     like = x.array if isinstance(x, Operand) else x
     dw = nothing_but(None, problem.convolution.shape("w"), like, problem.dtype, xp=xp)
     for step, task in problem.tasks:

@@ -18,6 +18,8 @@ from .._spec.geometry import PerAxis, check_elements, check_shape, per_axis
 from .._spec.memory import once, remember
 from .._spec.options import current
 from .._spec.parameters import ConvParameters, Parameters, canonical
+from .._spec.phases import joined
+from .phases import Phases
 
 __all__ = ["Problem", "Transposed", "spatial_axes"]
 
@@ -162,6 +164,15 @@ class Problem:
         by_slot = dict(zip((*self.slots, "w"), (self.dtypes.y, self.dtypes.x, self.dtypes.w), strict=True))
         first, second = (dtype for at, dtype in by_slot.items() if at != self.slot)
         return first == second == self.dtype and item_bytes(first) == 2
+
+    @once
+    def phases(self) -> Phases | None:
+        """All phases of a dilated input as one task, where they are many."""
+        found = joined(self.convolution)
+        if found is None:
+            return None
+        task = Task(self.slot, found.geometry, self.dtype, self.tasks[0][1].reading)
+        return Phases(found, task, self.convolution.geometry.kernel[found.along])
 
     @once
     def only_task(self) -> Task | None:

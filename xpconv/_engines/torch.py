@@ -11,6 +11,7 @@ from ast import literal_eval
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import lru_cache
+from inspect import signature
 from typing import Any
 
 import torch
@@ -94,6 +95,9 @@ class Slot(torch.autograd.Function):  # type: ignore[misc]
         bias = None if bias is None else joined(bias, at_bias, 0)
         out, axis = solve(problem.mapped("groups", times), a, b, bias), channels[problem.result]
         return out.unflatten(axis, (times, out.shape[axis] // times)), axis
+
+
+Slot.forward.__signature__ = signature(Slot.forward)  # type: ignore[attr-defined]  # torch asks for it in each call, and it takes long to make
 
 
 def solve(problem: Problem, a: Any, b: Any, bias: Any) -> Any:

@@ -72,26 +72,28 @@ def options(
         How many threads NumPy's work is shared between; at first as many as the process has cores. Results do not
         depend on it. Small work is done by one thread, and other libraries use their own threads.
     workspace : int, optional
-        How many bytes all threads together may take beside the operands and the result, 1 MiB at least; at first
-        64 MiB, and 1 GiB on a GPU, where one part is made after the other. Algorithms that need more are not chosen.
-        Where all need more, an error says how much would do: the inputs that one window of one channel spans must fit
-        in several times. Not counted are copies of a whole array that do not depend on the algorithm: a weight (or its
+        How many bytes all threads together may take beside the operands and the result, 1 MiB at least; at first 64
+        MiB, and 1 GiB on a GPU, where one part is made after the other. Algorithms that need more are not chosen. Where
+        all need more, an error says how much would do: the inputs that one window of one channel spans must fit in
+        several times. Not counted are copies of a whole array that do not depend on the algorithm: a weight (or its
         gradient) that is flipped, conjugated or not contiguous in memory, an array with several batch axes, and, where
         a dtype is not that to compute in (16 bits, integers), the weight and the result in that. Two cases take more as
         well, up to twice the size of the result with its border: the input's gradient with a border or a dilated input
-        (up to four times with both 16-bit numbers and a dilated input), and real numbers with complex ones. In a trace
-        of JAX, parts are few, whatever the workspace. Results depend on the workspace in the last digits, as they do on
-        the batch size, because the sums are cut differently.
+        (up to four times with both 16-bit numbers and a dilated input), and real numbers with complex ones. In JAX,
+        parts are few, whatever the workspace. Results depend on the workspace in the last digits, as they do on the
+        batch size, because the sums are cut differently.
     method : {"auto", "lowering", "direct", "winograd", "banded", "fft"}, optional
-        The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. ``"lowering"``
-        is of windows or of whole rows (``Flat``). ``"direct"`` adds the products where the operands lie, without
-        copies: it is for CuPy, and for float32 and float64 in NumPy with llvmlite (``pip install "xpconv[llvm]"``),
-        which compile kernels, and best for depthwise convolutions. All but these two may spread NaN and infinities to
-        outputs that do not read them. On a CPU such results are found and computed again. On a GPU, and in JAX, reading
-        a result to find them would wait for the device or break a trace, so ``"auto"`` is one of these two there unless
-        `finite` is set. One thing remains there with every method but ``"direct"``: in the input's gradient, and so in
-        a transposed convolution, a weight that is NaN or infinite makes NaN also of elements near the border which that
-        weight does not reach.
+            The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. Integers are
+        exact with each; ``"auto"`` takes ``"fft"`` in float64 for many of them, where it is proven that rounding the
+        result makes it exact. ``"lowering"`` is of windows, of whole rows (``Flat``) or of so many taps at a time
+        (``Split``). ``"direct"`` adds the products where the operands lie, without copies, and is best for depthwise
+        convolutions: it is for libraries that compile kernels, which are CuPy, and NumPy with llvmlite for float32 and
+        float64 (``pip install "xpconv[llvm]"``). All but these two may spread NaN and infinities to outputs that do not
+        read them. On a CPU such results are found and computed again. On a GPU, and in JAX, reading a result to find
+        them would wait for the device or break a trace, so ``"auto"`` is one of these two there unless `finite` is set.
+        One thing remains there with every method but ``"direct"``: in the input's gradient, and so in a transposed
+        convolution, a weight that is NaN or infinite makes NaN also of elements near the border which that weight does
+        not reach.
     precision : {"auto", "high", "highest"}, optional
         How large errors may be, for any data. They are measured by the largest sum of ``|x| * |weight|``, which is what
         the convolution of the absolute values has; where sums cancel, results are much smaller than that. At first
