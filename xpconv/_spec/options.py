@@ -83,7 +83,7 @@ def options(
         parts are few, whatever the workspace. Results depend on the workspace in the last digits, as they do on the
         batch size, because the sums are cut differently.
     method : {"auto", "lowering", "direct", "winograd", "banded", "fft"}, optional
-            The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. Integers are
+        The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. Integers are
         exact with each; ``"auto"`` takes ``"fft"`` in float64 for many of them, where it is proven that rounding the
         result makes it exact. ``"lowering"`` is of windows, of whole rows (``Flat``) or of so many taps at a time
         (``Split``). ``"direct"`` adds the products where the operands lie, without copies, and is best for depthwise
