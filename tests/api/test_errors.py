@@ -31,7 +31,7 @@ ONE_DTYPE = (
     "got"
 )
 RANK = "axes (channels, 2 spatial; any number for the batch before them): got"
-OPTIONS = "workers, workspace, method, precision, finite, batch_invariant"
+OPTIONS = "workers, workspace, method, precision, batch_invariant, finite"
 FOLD = "columns, output_size, kernel_size, stride, padding, dilation, padding_mode, padding_value, channel_axis"
 NAMES = (
     "x, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, input_dilation, flip, "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
 from support import draw
+from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
 from xpconv import (
@@ -160,7 +162,9 @@ def test_the_bits_of_a_sample_do_not_depend_on_its_batch(backend, rng, case):
         made = conv(gx, gw, gb, **parameters), conv_input_grad(gdy, gw, input_size=size, **parameters)
         return [backend.numpy(one) for one in made]
 
-    with options(batch_invariant=True):
+    # BLAS, which array-api-strict calls, rounds differently for each number of its threads; NumPy's work has its own.
+    blas = nullcontext() if backend.name.startswith("numpy") else threadpool_limits(1)
+    with blas, options(batch_invariant=True):
         everything = both(slice(None))
         for some in (slice(0, 1), slice(1, 4), [x_shape[0] - 1, 0, 1]):
             for result, whole in zip(both(some), everything, strict=True):

@@ -134,12 +134,16 @@ def _in_floats(choice: Choice, task: Task, a: ArrayT, b: Any, *, xp: Namespace) 
     floats, ways = _ways_in_floats(task, a, xp=xp)
     constants = [one.constants if isinstance(one, Operand) else () for one in (a, b)]
     bits = [bits_of(one, more, xp=xp) for one, more in zip(arrays, constants, strict=True)]
-    modulus = cast(Any, xp).iinfo(task.dtype).bits
+    modulus, workspace = cast(Any, xp).iinfo(task.dtype).bits, current().workspace or workspace_bytes(x)
     best, seconds = None, choice.seconds + SECONDS * choice.products * (not is_floating(w.dtype, xp=xp))
     for way, most in ways:
         cut = cuts(bits[0], bits[1], most)
         # A constant in the border has no limbs.
         if cut is None or any(more and count > 1 for more, count in zip(constants, cut.counts, strict=True)):
+            continue
+        limbs = sum(math.prod(one.shape) * count for one, count in zip(arrays, cut.counts, strict=True))
+        result = math.prod(getattr(task.geometry, f"{task.slot}_shape"))
+        if way.bytes + 8 * (limbs + 3 * result) > workspace:  # limbs are whole arrays, and so are their sums
             continue
         taken = len(list(cut.pairs(modulus))) * way.seconds
         if taken < seconds:

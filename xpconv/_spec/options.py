@@ -106,7 +106,8 @@ def options(
     batch_invariant : bool, optional
         Whether a sample's result, or its input's gradient, has the same bits in any batch, at any place in it, with any
         workspace and any number of workers; at first False. Samples are computed one after the other then, within the
-        workspace that is usual. The weight's gradient is a sum over samples, and depends on the batch.
+        workspace that is usual. The weight's gradient is a sum over samples, and depends on the batch. Libraries other
+        than NumPy have threads of their own, and may round differently for another number of these.
     finite : bool, optional
         The caller's word that operands hold no NaN and no infinity, and that no sum overflows; at first False. Nothing
         is checked then, and on a GPU and in JAX ``"auto"`` takes every algorithm. Where the word is broken, NaN and
