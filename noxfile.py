@@ -136,7 +136,7 @@ def tests_clients(session: nox.Session) -> None:
 def tests_llvm(session: nox.Session) -> None:
     """NumPy with llvmlite: the direct kernels, and all else that NumPy's arrays go through."""
     session.install(".[llvm]", *group("test"))
-    folders = [f"tests/{name}" for name in ("arrays", "algorithms", "api", "engines", "spec")]
+    folders = [f"tests/{name}" for name in ("llvm", "arrays", "algorithms", "api", "engines", "spec")]
     session.run("pytest", *folders, "--backends=numpy:readonly", *WORKERS, *session.posargs)
 
 

@@ -12,8 +12,6 @@ from xpconv._arrays import assembly, direct_cpu
 from xpconv._arrays.direct import has_kernels
 from xpconv._spec.geometry import parse
 
-pytest.importorskip("llvmlite")
-
 
 def drawn(rng, x_shape, w_shape, *, stride=1, padding=0, dilation=1, groups=1, dtypes=("float64",) * 3):
     geometry = parse(x_shape, w_shape, stride, padding, dilation, groups)
