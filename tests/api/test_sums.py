@@ -169,7 +169,7 @@ def test_the_bits_of_a_sample_do_not_depend_on_its_batch(backend, rng, case):
         for some in (slice(0, 1), slice(1, 4), [x_shape[0] - 1, 0, 1]):
             for result, whole in zip(both(some), everything, strict=True):
                 np.testing.assert_array_equal(result, whole[some], strict=True)
-        with options(workspace=2**24, workers=1):
+        with options(workspace=2**27, workers=1):
             for result, whole in zip(both(slice(None)), everything, strict=True):
                 np.testing.assert_array_equal(result, whole, strict=True)
         with options(workers=3):

@@ -203,12 +203,11 @@ def _chosen(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> C
     found = task.choices.get(key)
     if found is None:
         found = choose(task.geometry, task.slot, wanted or _wanted(task, like, compute_dtype, xp=xp))
-        allowed = current().workspace or found.bytes
-        if current().batch_invariant and found.bytes > allowed:
-            raise ValueError(
-                f"workspace must be at least {found.bytes} for this convolution with batch_invariant: got {allowed}"
-            )
         remember(task.choices, key, found, MOST_CHOICES)
+    if current().batch_invariant and found.bytes > (allowed := current().workspace or found.bytes):
+        raise ValueError(
+            f"workspace must be at least {found.bytes} for this convolution with batch_invariant: got {allowed}"
+        )
     return found
 
 
