@@ -199,14 +199,16 @@ def _chosen(task: Task, like: ArrayT, compute_dtype: Any, *, xp: Namespace) -> C
     """The cheapest way, remembered for the place where an array lies, or else for all that it depends on."""
     place = place_of(like.array if isinstance(like, Operand) else like)
     wanted = _wanted(task, like, compute_dtype, xp=xp) if place is None else None
-    key = wanted or (place, current(), compute_dtype)
+    options = current()
+    key = wanted or (place, options, compute_dtype)
     found = task.choices.get(key)
     if found is None:
         found = choose(task.geometry, task.slot, wanted or _wanted(task, like, compute_dtype, xp=xp))
         remember(task.choices, key, found, MOST_CHOICES)
-    if current().batch_invariant and found.bytes > (allowed := current().workspace or found.bytes):
+    if options.batch_invariant and found.bytes > (options.workspace or found.bytes):
         raise ValueError(
-            f"workspace must be at least {found.bytes} for this convolution with batch_invariant: got {allowed}"
+            f"workspace must be at least {found.bytes} for this convolution with batch_invariant: got "
+            f"{options.workspace}"
         )
     return found
 

@@ -67,11 +67,13 @@ def forward(
 
     def factors(part: Part, W: ArrayT) -> tuple[ArrayT, ArrayT]:
         X = plan.basis.ex(_read(x, part.x, plan), part.geometry, xp=xp)
-        if in_product is None:
-            return convert(W, X.dtype, xp=xp), X
-        ones: ArrayT = xp.ones((1, 1, X.shape[-1]), dtype=X.dtype, device=device(W))
-        W = xp.concat([W, xp.reshape(in_product[part.y[1]], (1, -1, 1))], axis=2)
-        return convert(W, X.dtype, xp=xp), xp.concat([X, ones], axis=1)
+        if not plan.in_halves:
+            return W, X
+        if in_product is not None:
+            ones: ArrayT = xp.ones((1, 1, X.shape[-1]), dtype=X.dtype, device=device(W))
+            W = xp.concat([W, xp.reshape(in_product[part.y[1]], (1, -1, 1))], axis=2)
+            X = xp.concat([X, ones], axis=1)
+        return convert(W, X.dtype, xp=xp), X
 
     def lowered(part: Part) -> ArrayT:
         plain, piece = plan.lowered(part.geometry, "y"), w.part(part, plan.parts.geometry.inputs, xp=xp)
