@@ -233,7 +233,7 @@ def test_without_any(kernels, geometry):
     y = np.zeros(geometry.y_shape) + bias.reshape(-1, 1)
     np.testing.assert_array_equal(forward(kernels, x, w, bias, geometry), y, strict=True)
     np.testing.assert_array_equal(weight_grad(kernels, dy, x, geometry), np.zeros(geometry.w_shape), strict=True)
-    assert direct_workspace(geometry, "w", 8) >= 0
+    assert direct_workspace("direct", geometry, "w", 8) >= 0
 
 
 def test_operands_in_any_order(kernels, rng):
@@ -318,11 +318,11 @@ def test_partial_sums_are_few(samples, groups, outputs, inputs, size, kernel):
     axes = tuple(Axis(n, k, 1, 1, k // 2, k // 2) for n, k in zip(size, kernel, strict=True))
     geometry = Geometry(samples, groups, outputs, inputs, axes)
     numbers, products = prod(geometry.w_shape), samples * geometry.positions
-    count = direct_workspace(geometry, "w", 1)
+    count = direct_workspace("direct", geometry, "w", 1)
     assert count <= max(32 * numbers, 2**17 * direct.TAPS * direct.CHANNELS)
     assert count <= numbers * max(min(32, products), products / 32)
-    assert direct_workspace(geometry, "w", 8) == 8 * count
-    assert direct_workspace(geometry, "y", 8) == 0
+    assert direct_workspace("direct", geometry, "w", 8) == 8 * count
+    assert direct_workspace("direct", geometry, "y", 8) == 0
 
 
 def test_the_workspace_is_what_is_taken(cupy, rng, monkeypatch):
@@ -336,7 +336,7 @@ def test_the_workspace_is_what_is_taken(cupy, rng, monkeypatch):
     monkeypatch.setattr(direct, "_launch", watched)
     dy, x, _, _ = drawn(rng, GROUPED, "float32")
     weight_grad(cupy, dy, x, GROUPED)
-    assert taken == [direct_workspace(GROUPED, "w", 4)]
+    assert taken == [direct_workspace("direct", GROUPED, "w", 4)]
 
 
 def test_cupy_has_kernels_and_numpy_with_llvmlite(backend):

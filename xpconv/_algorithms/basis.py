@@ -22,6 +22,7 @@ class Footprint(NamedTuple):
     products: int  # multiplications in all
     effort: float = 1.0  # how much more than copying it takes to bring a number into the basis
     w_made: int = 0  # more numbers in memory while W is computed
+    waste: float = 1.0  # how much longer a product takes than it might
     padded: int | None = None  # places of the padded input along all axes, if not all are read
 
 

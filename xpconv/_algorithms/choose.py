@@ -10,12 +10,12 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from .._arrays.direct import kernels_take
+from .._arrays.direct import kernels_for
 from .._spec.geometry import Axis, Geometry
 from .._spec.memory import once
 from .banded import Banded
@@ -166,7 +166,7 @@ def _no_way(geometry: Geometry, slot: str, wanted: Wanted) -> ValueError:
 
 _FOR = {
     "direct": "real or complex numbers in CuPy, and float32 and float64 in NumPy with llvmlite, "
-    "where the weight has at most 256 taps along its last two axes and windows reach over few numbers",
+    "where the windows of a row reach over at most 1 MiB",
     "winograd": "real or complex numbers, stride and dilation 1 and 3 or 5 taps (or 1) along each axis; 3 at the "
     "highest precision",
     "banded": "real or complex numbers over at least one axis",
@@ -252,10 +252,10 @@ def op_counts(planned: Plan) -> tuple[float, ...]:
 def _counts(basis: Basis, part: Geometry, count: int, cuts: int) -> tuple[float, ...]:
     if not count:
         return (0.0,) * 5
-    x, w, y, rows, terms, columns, multiplications, effort, *_ = basis.footprint(part)
+    made = basis.footprint(part)
     # BLAS is slow at few rows, columns or terms.
-    products = multiplications * (1 + 12 / max(rows, 1) + 12 / max(columns, 1) + 12 / max(terms, 1))
-    return (count, count * products, count * x * effort, count * y * effort, cuts * w)
+    products = made.products * made.waste * (1 + sum([12 / max(n, 1) for n in (made.rows, made.columns, made.terms)]))
+    return (count, count * products, count * made.x * made.effort, count * made.y * made.effort, cuts * made.w)
 
 
 def bases(geometry: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:
@@ -271,7 +271,7 @@ def _algorithms(geometry: Geometry, slot: str, wanted: Wanted) -> list[str]:
     names = ["lowering"] if method in ("auto", "lowering") or nothing else []
     kernels = wanted.kernels and slot != "x" and wanted.floating and not nothing
     if kernels and (method == "direct" or (method == "auto" and _is_worth_compiling(geometry, wanted))):
-        names += ["direct"] * kernels_take(geometry, wanted.limits.item_bytes, wanted.gpu)
+        names += filter(None, [kernels_for(geometry, slot, wanted.limits.item_bytes, wanted.gpu)])
     if nothing or not axes or not wanted.floating or (method == "auto" and not wanted.may_spread):
         return names
     rows = method in ("auto", "lowering") and wanted.may_spread and not wanted.gpu
@@ -313,9 +313,13 @@ def _fourier(geometry: Geometry, *_: Any) -> Iterator[Basis]:
     return map(Fourier, sorted(set(map(tuple, sizes))))
 
 
+def _direct(kernels: str, _: Geometry, slot: str, __: Wanted) -> Iterator[Basis]:
+    yield Direct(kernels, slot)
+
+
 _BASES: dict[str, Callable[[Geometry, str, Wanted], Iterable[Basis]]] = {
     "lowering": _lowering,
-    "direct": lambda *_: (Direct(),),
+    **{name: partial(_direct, name) for name in ("direct", "rows", "tiles")},
     "flat": lambda *_: (Flat(),),
     "winograd": _winograd,
     "banded": lambda geometry, *_: map(Banded, sorted({min(tile, geometry.out[-1]) for tile in (4, 8, 14, 28)})),

@@ -158,9 +158,8 @@ def _directly(
     geometry, out = plan.parts.geometry, target.array
     if out is None:
         out = xp.empty(geometry.y_shape, dtype=target.dtype, device=device(w.array))
-    direct_forward(
-        _whole(x, geometry.size), w.part(plan.whole, geometry.inputs, xp=xp), bias, out, target.within, geometry
-    )
+    weight = w.part(plan.whole, geometry.inputs, copied=False, xp=xp)
+    direct_forward(_whole(x, geometry.size), weight, bias, out, target.within, geometry)
     return out
 
 

@@ -23,9 +23,12 @@ __all__ = ["BySample", "Lowering", "TapsFirst"]
 
 @dataclass(frozen=True)
 class Lowering:
-    name = "lowering"
     swapped = False
     propagates_nonfinite: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def name(self) -> str:
+        return "lowering"
 
     def reshapes(self, slot: str, geometry: Geometry) -> bool:
         return slot == "w" or (geometry.samples == 1 and (slot == "y" or geometry.is_pointwise))

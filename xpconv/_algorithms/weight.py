@@ -43,8 +43,8 @@ class Weight(Generic[ArrayT]):
             return replace(plan, basis=TapsFirst())
         return plan
 
-    def part(self, part: Part, whole_inputs: int, *, xp: Namespace) -> ArrayT:
-        """(g*o, c, *kernel) of a part."""
+    def part(self, part: Part, whole_inputs: int, *, copied: bool = True, xp: Namespace) -> ArrayT:
+        """(g*o, c, *kernel) of a part; without a copy of reversed taps, if a view will do."""
         if self.reversed_taps is None:
             return self.array[part.w]
         # The outputs of the part are the inputs of the array, and its inputs the outputs.
@@ -53,7 +53,7 @@ class Weight(Generic[ArrayT]):
         w = xp.reshape(w, (part.geometry.groups, part.geometry.inputs, *w.shape[1:]))  # (g, c, o, *kernel)
         w = xp.permute_dims(w, (0, 2, 1, *axes))  # (g, o, c, *kernel)
         if part.geometry.taps > 1:
-            w = flip(w, axes, xp=xp)
+            w = flip(w, axes, copied=copied, xp=xp)
         return xp.reshape(w, part.geometry.w_shape)
 
     def in_basis(self, part: Part, plan: Plan, *, xp: Namespace) -> Any:

@@ -29,9 +29,10 @@ class Loop:
 class Code:
     """The lines of a function, every value in a name of its own; integers have 64 bits."""
 
-    def __init__(self, pointers: int) -> None:
-        self.pointers = pointers  # the arguments, named %0, %1 and on
+    def __init__(self, pointers: int, integers: int = 0) -> None:
+        self.kinds = ["ptr noalias"] * pointers + ["i64"] * integers  # of the arguments, named %0, %1 and on
         self.lines: list[str] = []
+        self.inner: dict[str, Code] = {}
         self.declared: dict[str, None] = {}
         self.names = 0
 
@@ -48,6 +49,12 @@ class Code:
         self.declared[f"declare {kind} @llvm.{name}({', '.join(one for one, _ in arguments)})"] = None
         return f"call {flags} {kind} @llvm.{name}({', '.join(f'{one} {value}' for one, value in arguments)})"
 
+    def do_inner(self, name: str, code: Code, *arguments: str) -> None:
+        """A call of another function of ours, which has all registers for itself."""
+        self.inner[name] = code
+        given = ", ".join(f"{kind.split()[0]} {value}" for kind, value in zip(code.kinds, arguments, strict=True))
+        self.do(f"call void @{name}({given})")
+
     def add(self, *terms: str | int) -> str:
         total = str(terms[0])
         for term in terms[1:]:
@@ -62,6 +69,9 @@ class Code:
 
     def smaller(self, a: str | int, b: str | int) -> str:
         return self.let(self.call("i64", "smin.i64", ("i64", a), ("i64", b)))
+
+    def larger(self, a: str | int, b: str | int) -> str:
+        return self.let(self.call("i64", "smax.i64", ("i64", a), ("i64", b)))
 
     def divided(self, a: str | int, b: str | int) -> tuple[str, str]:
         """The quotient and the rest, of numbers that are not negative."""
@@ -102,6 +112,41 @@ class Code:
             f"{name} = phi {kind} [{first}, %before{n}], [{then}, %latch{n}]"
             for name, first, then in zip(names, carried, loop.next, strict=True)
         ]
+
+    @contextmanager
+    def taken(self, busy: str, jobs: str) -> Iterator[str]:
+        """For each number that is taken off the first of two, up to before the second; several threads may share them.
+
+        Meanwhile this thread is counted among those that are busy.
+        """
+        self.names += 1
+        n, last = self.names, self.load("i64", self.at(jobs, "i64", 1), 8)
+        self.do(f"atomicrmw add ptr {busy}, i64 1 seq_cst")
+        self.do(f"br label %take{n}")
+        self.do(f"take{n}:")
+        self.do(f"%taken{n} = atomicrmw add ptr {jobs}, i64 1 seq_cst")
+        self.do(f"%left{n} = icmp slt i64 %taken{n}, {last}")
+        self.do(f"br i1 %left{n}, label %work{n}, label %done{n}")
+        self.do(f"work{n}:")
+        yield f"%taken{n}"
+        self.do(f"br label %take{n}")
+        self.do(f"done{n}:")
+        self.do(f"atomicrmw sub ptr {busy}, i64 1 seq_cst")
+
+    def until_zero(self, pointer: str, turns: int) -> None:
+        """Read a number until it is 0, so many times at most."""
+        self.names += 1
+        n = self.names
+        self.do(f"br label %wait{n}")
+        self.do(f"wait{n}:")
+        self.do(f"%turn{n} = phi i64 [0, %start], [%then{n}, %wait{n}]")
+        self.do(f"%then{n} = add i64 %turn{n}, 1")
+        self.do(f"%read{n} = load atomic i64, ptr {pointer} seq_cst, align 8")
+        self.do(f"%zero{n} = icmp eq i64 %read{n}, 0")
+        self.do(f"%late{n} = icmp sge i64 %then{n}, {turns}")
+        self.do(f"%end{n} = or i1 %zero{n}, %late{n}")
+        self.do(f"br i1 %end{n}, label %over{n}, label %wait{n}")
+        self.do(f"over{n}:")
 
     @contextmanager
     def when(self, condition: str) -> Iterator[None]:
@@ -150,13 +195,19 @@ def compiled(name: str, code: Code) -> Callable[..., None]:
     import llvmlite.binding as llvm
 
     processor, features = _processor()
-    arguments, body = ", ".join(["ptr noalias"] * code.pointers), "\n".join(code.lines)
-    source = f"define void @{name}({arguments}) {{\nstart:\n{body}\nret void\n}}"
-    source = "\n".join([*code.declared, source])
+    functions = {name: code, **code.inner}
+    declared = dict.fromkeys(line for one in functions.values() for line in one.declared)
+    source = "\n".join([*declared, *(_defined(one, functions[one], inner=one != name) for one in functions)])
     target = llvm.Target.from_default_triple()
     machine = target.create_target_machine(cpu=processor, features=features.flatten(), opt=3, jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(source, llvm.create_context()), machine)
     engine.finalize_object()
-    function: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * code.pointers)(engine.get_function_address(name))
+    function: Any = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(code.kinds))(engine.get_function_address(name))
     function.memory = engine  # lives as long as the function
     return cast(Callable[..., None], function)
+
+
+def _defined(name: str, code: Code, inner: bool) -> str:
+    kind, attributes = ("internal ", " noinline") if inner else ("", "")
+    body = "\n".join(code.lines)
+    return f"define {kind}void @{name}({', '.join(code.kinds)}){attributes} {{\nstart:\n{body}\nret void\n}}"

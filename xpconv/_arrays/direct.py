@@ -23,7 +23,7 @@ from . import direct_cpu
 from .assembly import can_compile
 from .devices import on_device_of
 
-__all__ = ["direct_forward", "direct_weight_grad", "direct_workspace", "has_kernels", "kernels_take"]
+__all__ = ["direct_forward", "direct_waste", "direct_weight_grad", "direct_workspace", "has_kernels", "kernels_for"]
 
 THREADS = 128  # in a block
 SUMMING = 2**17  # threads that sum dw, where there are so many products: they keep a large device busy
@@ -53,17 +53,24 @@ def has_kernels(x: Any, *dtypes: Any) -> bool:
     return is_cupy_array(x) and all(str(dtype) in TYPES for dtype in (x.dtype, *dtypes))
 
 
-def kernels_take(geometry: Geometry, item_bytes: int, on_gpu: bool) -> bool:
-    """Whether kernels, where there are any, take a convolution of such a geometry."""
-    return on_gpu or direct_cpu.takes(geometry, item_bytes)
+def kernels_for(geometry: Geometry, slot: str, item_bytes: int, on_gpu: bool) -> str | None:
+    """Which kernels, where there are any, fill that slot of such a geometry; None if none do."""
+    return "direct" if on_gpu else direct_cpu.kind(geometry, slot, item_bytes)
 
 
-def direct_workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:
-    """How many bytes the partial sums of dw take, at so many a number; y takes none.
+def direct_workspace(kernels: str, geometry: Geometry, slot: str, item_bytes: int) -> int:
+    """How many bytes such kernels take, at so many a number: for partial sums of dw, and for jobs of threads.
 
-    An operand that is not in C order is copied into it, which takes its own size besides.
+    An operand that is not in C order is copied into it for a GPU, which takes its own size besides.
     """
+    if kernels != "direct":
+        return direct_cpu.workspace(kernels, geometry, slot, item_bytes)
     return math.prod(geometry.w_shape) * math.prod(_slices(geometry)) * item_bytes if slot == "w" else 0
+
+
+def direct_waste(kernels: str, geometry: Geometry, slot: str) -> float:
+    """How much longer a product takes than it might, about."""
+    return 1.0 if kernels == "direct" else direct_cpu.waste(kernels, geometry, slot)
 
 
 def direct_forward(x: Any, w: Any, bias: Any, out: Any, within: tuple[slice, ...] | None, geometry: Geometry) -> None:

@@ -194,17 +194,18 @@ def _wrapped(x: np.ndarray[Any, Any], dtype: Any) -> np.ndarray[Any, Any]:
     return out
 
 
-def flip(x: ArrayT, axes: Sequence[int], *, xp: Namespace) -> ArrayT:
+def flip(x: ArrayT, axes: Sequence[int], *, copied: bool = True, xp: Namespace) -> ArrayT:
     """x in reverse order along the axes, in memory of its own, without negative strides, which BLAS cannot read.
 
-    Elsewhere than on NumPy and CuPy by indices: under `jit`, JAX's own way can end the process (an error of XLA's), and
-    torch has none for unsigned integers of more than 8 bits.
+    Kernels that read memory as it lies take a view. Elsewhere than on NumPy and CuPy by indices: under `jit`, JAX's own
+    way can end the process (an error of XLA's), and torch has none for unsigned integers of more than 8 bits.
     """
     if isinstance(x, np.ndarray) or is_cupy_array(x):
         where = [slice(None)] * x.ndim
         for axis in axes:
             where[axis] = slice(None, None, -1)
-        return cast(ArrayT, cast(Any, x)[tuple(where)].copy())
+        turned = cast(Any, x)[tuple(where)]
+        return cast(ArrayT, turned.copy() if copied else turned)
     if is_dask_namespace(cast(Any, xp)):
         return xp.flip(x, axis=tuple(axes))
     dtype = x.dtype

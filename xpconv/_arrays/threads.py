@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["alone", "run_all"]
+__all__ = ["alone", "run_all", "run_jobs"]
 
 S = TypeVar("S")
 Offer: TypeAlias = Callable[[], object]
@@ -32,6 +32,23 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
     with _calls, alone():
         for item in items:
             work(item)
+
+
+def run_jobs(work: Callable[[], object], wait: Callable[[], object], threads: int) -> None:
+    """Let threads do jobs that they take themselves, without the interpreter's lock and without BLAS.
+
+    `work` returns when there are no more jobs to take, and `wait` when none is being done, either.
+    """
+    offers: list[Offer] = [work] * (threads - 1)
+    with _calls:
+        try:
+            if offers and _calls.count == 1:
+                with suppress(RuntimeError):
+                    _helpers.ask(offers)
+            work()
+        finally:
+            offers.clear()
+            wait()
 
 
 def _run_together(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:

@@ -1,0 +1,312 @@
+"""Calls the direct algorithm's code for many channels in a group, of `tiles_code.py`."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from .._spec.geometry import Geometry
+from .._spec.memory import derived
+from .._spec.options import current
+from .assembly import registers, vector_bytes
+from .direct_code import BYTES
+from .jobs import (
+    TYPES,
+    Launch,
+    Planes,
+    Steps,
+    Types,
+    along_rows,
+    copied_together,
+    function,
+    numbers,
+    powers,
+    readable,
+    row_parts,
+    run,
+    share,
+    spans,
+    steps,
+    tables,
+)
+from .tiles_code import Tiles, forward_code, weight_grad_code
+
+__all__ = ["forward", "takes", "weight_grad", "workspace"]
+
+CACHED = 2**18  # bytes of the planes that a job copies, about
+MOST_COPIED = 2**20  # bytes of them for one row of y
+BESIDE = 2**14  # bytes beside them, for what a last tile reads and makes beyond its end
+SMALL = 2**22  # products of a thread at least
+TALL = 16  # output channels of a job at least, where jobs are cut along them
+SUMMED = 2**10  # places of a sum of dw at least, where there are several
+MOST_SUMS = 8
+LONG = 128  # terms and taps of a run, of those that are cut for threads
+TURNED = 128  # places of dy that a job multiplies, about
+COPIED, ROW = 2, 8  # cycles to copy a vector, and for each row
+PACKED = 1.5  # for each weight
+STARTED = 10**5  # cycles until other threads help
+Pair = tuple[int, int]
+
+
+def takes(geometry: Geometry, item_bytes: int) -> bool:
+    """Whether jobs take little memory."""
+    return _row_bytes(geometry, item_bytes) <= MOST_COPIED
+
+
+def _row_bytes(geometry: Geometry, item_bytes: int) -> int:
+    """Of the planes that are copied for one row of y."""
+    planes = Planes.of(geometry.axes)
+    cols = -(-planes.col.out // max(len(row_parts(item_bytes, geometry)), 1))
+    places = planes.copied_rows(1) * (cols + planes.pitch - planes.col.out) * math.prod(planes.rests)
+    return places * geometry.inputs * planes.terms * item_bytes
+
+
+def workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:
+    """The most bytes of partial sums, and of what threads hold for jobs."""
+    each = max(_row_bytes(geometry, item_bytes), CACHED) + BESIDE
+    products = geometry.inputs * geometry.taps
+    if slot == "y":
+        return _threads(geometry) * (each + 8 * products * item_bytes)
+    outputs, _, count = _weight_cuts(item_bytes, geometry)
+    columns, places = outputs[0][1] + 8 * vector_bytes() // item_bytes, max(TURNED, Planes.of(geometry.axes).col.out)
+    each += (products + places + 2 * vector_bytes()) * columns * item_bytes
+    return _threads(geometry) * each + (count > 1) * count * math.prod(geometry.w_shape) * item_bytes
+
+
+def waste(geometry: Geometry, slot: str) -> float:
+    """How much longer a product takes than it might on one thread, if registers were always full."""
+    threads, lanes = _threads(geometry), vector_bytes() // 4
+    cycles = _forward_cycles(lanes, threads, geometry) if slot == "y" else _weight_cycles(lanes, geometry)
+    cycles = cycles / threads + STARTED * (threads > 1)
+    return cycles * 2 * lanes / max(math.prod(geometry.y_shape) * geometry.inputs * geometry.taps, 1)
+
+
+def _forward_cycles(lanes: int, threads: int, geometry: Geometry) -> float:
+    return (
+        _jobs(lanes, threads, False, geometry)[1]
+        * geometry.samples
+        * geometry.groups
+        * Planes.of(geometry.axes).positions
+    )
+
+
+def _weight_cycles(lanes: int, geometry: Geometry) -> float:
+    planes, (outputs, _, count) = Planes.of(geometry.axes), _weight_cuts(4, geometry)
+    products, vectors = geometry.inputs * geometry.taps, -(-geometry.outputs // lanes)
+    each = _tile(registers(), products, -(-outputs[0][1] // lanes))[1] * len(outputs)
+    places = geometry.samples * geometry.positions
+    jobs = geometry.samples * planes.positions * -(-planes.row.out // max(TURNED // planes.col.out, 1))
+    copied = geometry.samples * math.prod([axis.padded for axis in geometry.axes]) * geometry.inputs * len(outputs)
+    moved = (COPIED * jobs + 2 * COPIED * count) * products * vectors
+    return geometry.groups * (each * places + copied * 2 * COPIED / lanes + places * vectors * 2 * lanes + moved)
+
+
+def forward(x: Any, w: Any, bias: Any, y: Any, geometry: Geometry) -> None:
+    w_steps, types = steps(w), (TYPES[x.dtype], TYPES[w.dtype], TYPES[y.dtype])
+    calls, threads = [], _threads(geometry)
+    for x_part, y_part, part in along_rows(x, y, geometry, w.itemsize):
+        all_steps = steps(x_part), w_steps, steps(y_part)
+        launch = _forward_launch(types, all_steps, bias is not None, threads, part)
+        pointers = tuple(0 if array is None else array.ctypes.data for array in (x_part, w, bias, y_part))
+        calls.append((launch, pointers))
+    run(calls, threads)
+
+
+@derived
+def _forward_launch(
+    types: Types, all_steps: tuple[Steps, Steps, Steps], bias: bool, threads: int, geometry: Geometry
+) -> Launch:
+    planes, (x_steps, w_steps, y_steps) = Planes.of(geometry.axes), all_steps
+    lanes, terms = vector_bytes() // BYTES[types[1]], geometry.inputs * planes.terms
+    packed = not _in_order(w_steps, geometry)
+    (slab, cuts, (height, vectors)), _ = _jobs(lanes, threads, packed, geometry)
+    told = numbers(geometry, (x_steps, y_steps), planes.pitch, slab, terms)
+    cut, width = -(-geometry.outputs // (cuts * height)) * height, vectors * lanes
+    length = -(-((slab - 1) * planes.pitch + planes.col.out) // width) * width
+    told = told._replace(
+        jobs=told.jobs * -(-geometry.outputs // cut),
+        beside=told.beside + -(-width // 64) * 64,  # the last tile reads beyond the planes
+        cut=cut,
+        run=length,
+        w_channel=w_steps[0],
+        products=terms * planes.row.kernel * planes.col.kernel,
+    )
+    cols, y_step = planes.col.out, y_steps[-1] if geometry.axes else 1
+    joined = planes.pitch == cols and told.y_row == cols * y_step
+    shortest = (planes.row.out - (told.slabs - 1) * slab) * cols if joined else cols
+    y_lanes = max(min(max(powers(min(lanes, shortest))), 4 * lanes // y_step), 1)
+    kind = _kind(planes, types, (height, vectors))._replace(
+        y_lanes=y_lanes, y_step=y_step, bias=bias, packed=packed, joined=joined
+    )
+    found = (
+        *tables(geometry, x_steps, y_steps),
+        _places(planes, told),
+        _weights(geometry, w_steps),
+        np.arange(told.products) * height,
+    )
+    memory = told.beside + height * (length + packed * told.products)
+    return Launch(function(forward_code, kind), told, found, memory * BYTES[types[1]])
+
+
+def _in_order(w_steps: Steps, geometry: Geometry) -> bool:
+    """Whether the weights of an output channel lie one after the other."""
+    sizes = geometry.w_shape[1:]
+    return all(
+        n == 1 or step == math.prod(sizes[i + 1 :]) for i, (n, step) in enumerate(zip(sizes, w_steps[1:], strict=True))
+    )
+
+
+def _threads(geometry: Geometry) -> int:
+    """How many threads the work is worth."""
+    return max(min(current().threads, math.prod(geometry.y_shape) * geometry.inputs * geometry.taps // SMALL), 1)
+
+
+@derived
+def _jobs(lanes: int, threads: int, packed: bool, geometry: Geometry) -> tuple[tuple[int, int, Pair], float]:
+    """The rows of y that a job makes, into how many cuts of output channels, and its tiles: what should be fastest.
+
+    And how many cycles jobs of a sample and a group take.
+    """
+    wanted = 2 * threads if threads > 1 else 1
+    planes, outputs = Planes.of(geometry.axes), geometry.outputs
+    rows, cols, terms = planes.row.out, planes.col.out, geometry.inputs * planes.terms
+    apart = geometry.samples * geometry.groups * planes.positions
+    products, per_row = terms * planes.row.kernel * planes.col.kernel, math.prod(planes.rests)
+    row_bytes = (terms * per_row + 8) * planes.pitch * (vector_bytes() // lanes)  # with those of a tile
+    most = CACHED // row_bytes - planes.copied_rows(0)
+    fewest = -(-rows // max(most, 1)) if most < rows else 1
+    best, least = (1, 1, (1, 1)), math.inf
+    for slabs in {fewest, fewest + 1, 2 * fewest, 4 * fewest, 8 * fewest}:
+        slab = -(-rows // min(slabs, rows))
+        slabs = -(-rows // slab)
+        cuts = max(min(-(-wanted // (apart * slabs)), outputs // TALL), 1)
+        height = -(-outputs // cuts)
+        tile, time = _tile(registers(), height, -(-((slab - 1) * planes.pitch + cols) // lanes))
+        copied = terms * planes.copied_rows(slab) * per_row * (COPIED * planes.pitch / lanes + ROW)
+        copied += packed * PACKED * height * products
+        time = slabs * cuts * (time * products + copied + height * slab * (COPIED * cols / lanes + ROW))
+        time /= min(slabs * cuts * apart / wanted, 1)
+        if time < least:
+            best, least = (slab, cuts, tile), time
+    return best, least
+
+
+@lru_cache(maxsize=4096)
+def _tile(registers: int, rows: int, columns: int) -> tuple[Pair, float]:
+    """The rows of a tile, and the vectors of each: what is fastest for so many rows and vectors, and in what time.
+
+    The time is in cycles: of two products each, or of two reads; vectors of places mostly cross two lines of memory.
+    """
+
+    def time(tile: Pair) -> float:
+        height, vectors = tile
+        each = max(height * vectors, height + 3 * vectors + 2) / 2 + 1
+        return -(-rows // height) * -(-columns // vectors) * each
+
+    tiles = [
+        (height, vectors)
+        for height, vectors in product((8, 6, 4, 2, 1), (1, 2, 3, 4, 6, 8))
+        if height <= rows and height * vectors + vectors < registers
+    ]
+    best = min(tiles, key=time)
+    return best, time(best)
+
+
+def _kind(planes: Planes, types: Types, tile: Pair) -> Tiles:
+    lanes = vector_bytes() // BYTES[types[1]]
+    together = copied_together(planes, lanes, 4 * lanes)
+    return Tiles(types, lanes, together, planes.rests[1], planes.col.stride, *tile)
+
+
+def _places(planes: Planes, told: Any) -> Any:
+    """(terms, taps): where the first output of a job meets a tap in the planes."""
+    at = np.arange(told.terms, dtype=np.int64)[:, None, None] * told.plane
+    for axis, shape, step, rest in (
+        (planes.row, (-1, 1), told.pitch, told.row_rest),
+        (planes.col, (-1,), 1, told.col_rest),
+    ):
+        place, left = np.divmod(axis.dilation * np.arange(axis.kernel, dtype=np.int64), axis.stride)
+        at = at + (place * step + left * rest).reshape(shape)
+    return at.reshape(-1)
+
+
+def _weights(geometry: Geometry, w_steps: Steps) -> Any:
+    """(inputs, taps): where the weight of a term and a tap is, behind the first one of an output channel."""
+    at = np.zeros((), dtype=np.int64)
+    for size, step in zip(geometry.w_shape[1:], w_steps[1:], strict=True):
+        at = at[..., None] + np.arange(size, dtype=np.int64) * step
+    return at.reshape(-1)
+
+
+def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
+    x, dy, planes = readable(x, dtype), readable(dy, dtype), Planes.of(geometry.axes)
+    types, taps = (TYPES[x.dtype], TYPES[dtype], TYPES[dy.dtype]), planes.row.kernel * planes.col.kernel
+    outputs, terms, count = _weight_cuts(dtype.itemsize, geometry)
+    sums = np.zeros((count, geometry.groups, geometry.outputs, geometry.inputs * geometry.taps), dtype=dtype)
+    parts = list(along_rows(x, dy, geometry, dtype.itemsize))
+
+    def work(piece: tuple[Pair, Pair, int, int]) -> None:
+        made, read, i, g = piece
+        for x_part, y_part, part in parts:
+            launch = _weight_launch(types, (steps(x_part), steps(y_part)), made[1] - made[0], read, part)
+            jobs = np.asarray(spans(launch.jobs, count)[i], dtype=np.int64)
+            here = y_part.ctypes.data + (g * geometry.outputs + made[0]) * y_part.strides[1]
+            there = x_part.ctypes.data + g * geometry.inputs * x_part.strides[1]
+            launch.run(here, there, sums[i, g, made[0] :, read[0] * taps :].ctypes.data, jobs.ctypes.data)
+
+    share(work, list(product(outputs, terms, range(count), range(geometry.groups))), _threads(geometry))
+    sums = sums.reshape(-1, *geometry.w_shape)
+    return sums[0] if len(sums) == 1 else np.add.reduce(sums, axis=0)
+
+
+def _weight_cuts(item_bytes: int, geometry: Geometry) -> tuple[list[Pair], list[Pair], int]:
+    """Runs of outputs and of terms, and in how many sums the jobs are added.
+
+    Sums of a run stay in the cache. The result depends on the number of sums, but on no run.
+    """
+    planes, lanes = Planes.of(geometry.axes), vector_bytes() // item_bytes
+    terms, products = geometry.inputs * planes.terms, geometry.inputs * geometry.taps
+    count = max(min(geometry.samples * geometry.positions // SUMMED, MOST_SUMS // geometry.groups), 1)
+    columns = max(-(-min(MOST_COPIED // (products * item_bytes), geometry.outputs) // lanes), 3)
+    outputs = [
+        (begin, min(begin + columns * lanes, geometry.outputs)) for begin in range(0, geometry.outputs, columns * lanes)
+    ]
+    threads = _threads(geometry)
+    cuts = -(-2 * threads // (count * geometry.groups * len(outputs))) if threads > 1 else 1
+    return outputs, spans(terms, max(min(cuts, products // LONG, terms), 1)), count
+
+
+@derived
+def _weight_launch(
+    types: Types, all_steps: tuple[Steps, Steps], outputs: int, some: Pair, geometry: Geometry
+) -> Launch:
+    """For so many outputs and some of the terms: from one to before another."""
+    planes, item_bytes, (x_steps, y_steps) = Planes.of(geometry.axes), BYTES[types[1]], all_steps
+    lanes, pitch, terms = vector_bytes() // item_bytes, planes.pitch, some[1] - some[0]
+    read = CACHED // (terms * math.prod(planes.rests) * pitch * item_bytes)
+    slab = max(min(read - planes.copied_rows(0), TURNED // planes.col.out, planes.row.out), 1)
+    slab = -(-planes.row.out // -(-planes.row.out // slab))
+    products = terms * planes.row.kernel * planes.col.kernel
+    (height, vectors), _ = _tile(registers(), products, -(-outputs // lanes))
+    y_step = y_steps[-1] if geometry.axes else 1
+    kind = _kind(planes, types, (height, vectors))._replace(y_step=y_step)
+    told = numbers(geometry, all_steps, pitch, slab, terms)
+    told = told._replace(
+        jobs=told.jobs // geometry.groups, outputs=outputs, products=products, w_channel=geometry.inputs * geometry.taps
+    )
+    across, tall = -(-outputs // (vectors * lanes)) * vectors * lanes, -(-products // height) * height
+    memory = told.beside + (slab * planes.col.out + tall + lanes) * across  # sums are read in vectors of products
+    places = _places(planes, told)
+    places = np.concatenate([places, np.repeat(places[-1:], tall - products)])
+    starts, y_places = tables(geometry, x_steps, y_steps)
+    found = (
+        starts[:, some[0] : some[1]],
+        y_places,
+        places,
+        np.add.outer(np.arange(slab) * pitch, np.arange(planes.col.out)),
+    )
+    return Launch(function(weight_grad_code, kind), told, found, memory * item_bytes)
