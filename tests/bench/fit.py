@@ -62,7 +62,7 @@ class Place(NamedTuple):
     named: str
     batches: tuple[int, ...] = ()  # instead of a layer's first two
     most: float = 4e9  # multiplications
-    most_inputs: int = 16  # in a group, of the direct algorithm: nobody would choose it for more
+    most_inputs: int = 16  # in a group, of the direct algorithm by rows: nobody would choose it for more
 
 
 def place_of(library: str, standin: bool) -> Place:
@@ -96,7 +96,7 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None, place: Place) -
     target = contractions.Target(x.dtype)
     for slot in "yxw":
         for basis in bases(geometry, slot, wanted):
-            if (only and basis.name != only) or (basis.name == "direct" and geometry.inputs > place.most_inputs):
+            if (only and basis.name != only) or (basis.name in ("direct", "rows") and geometry.inputs > place.most_inputs):
                 continue
             planned = plan(geometry, slot, basis, limits)
             calls = {

@@ -9,18 +9,19 @@ import numpy as np
 
 from .._spec.geometry import Geometry
 from . import rows, tiles
+from .assembly import vector_bytes
 from .jobs import TYPES, readable
 
 __all__ = ["TYPES", "forward", "kind", "waste", "weight_grad", "workspace"]
 
 CODE: dict[str, Any] = {"rows": rows, "tiles": tiles}
-FEW = {"y": 4, "w": 8}  # output channels of a group, for which tiles are too flat
+FEW = 4  # output channels of a group, for whose y tiles are too flat; for dw they are a vector, and half of it is few
 
 
 def kind(geometry: Geometry, slot: str, item_bytes: int) -> str | None:
     """Which code there is for such a convolution, "rows" or "tiles"; None if jobs would take much memory."""
     able = [name for name, code in CODE.items() if code.takes(geometry, item_bytes)]
-    many = geometry.outputs >= FEW[slot]
+    many = geometry.outputs >= FEW if slot == "y" else 2 * geometry.outputs * item_bytes > vector_bytes()
     return (able[-1] if many else able[0]) if able else None
 
 

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -36,6 +36,7 @@ __all__ = [
     "readable",
     "run",
     "share",
+    "shares",
     "spans",
     "steps",
 ]
@@ -129,6 +130,15 @@ class Planes(NamedTuple):
 def spans(count: int, parts: int) -> list[tuple[int, int]]:
     """So many runs, of about the same length."""
     return [(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+def shares(jobs: Sequence[int], count: int) -> list[list[tuple[int, Any]]]:
+    """For each of so many pieces: which calls it does, with the first job and the one after the last of each."""
+    found, begins = [], list(accumulate(jobs, initial=0))
+    for first, last in spans(begins[-1], count):
+        runs = [(max(first - at, 0), min(last - at, n)) for at, n in zip(begins[:-1], jobs, strict=True)]
+        found.append([(k, np.asarray(run, dtype=np.int64)) for k, run in enumerate(runs) if run[0] < run[1]])
+    return found
 
 
 def powers(most: int) -> list[int]:

@@ -29,6 +29,7 @@ from .jobs import (
     row_parts,
     run,
     share,
+    shares,
     spans,
     steps,
     tables,
@@ -79,17 +80,24 @@ def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
         launch = _weight_launch(types, steps(x_part), steps(y_part), part)
         launches.append((launch, (y_part.ctypes.data, x_part.ctypes.data)))
         count = min(count + min(launch.jobs, _pieces(part)), PIECES)
-    by_groups = groups >= PIECES  # pieces of whole groups add to weights of their own
-    if not by_groups:
+    if groups >= PIECES:  # pieces of whole groups add to weights of their own
+        sums = np.zeros((1, *geometry.w_shape), dtype=dtype)
+        runs = [
+            [
+                (k, np.asarray((first, last), dtype=np.int64) * (launch.jobs // groups))
+                for k, (launch, _) in enumerate(launches)
+            ]
+            for first, last in spans(groups, count)
+        ]
+    else:
         count = min(count, geometry.samples * geometry.positions)
-    sums = np.zeros((1 if by_groups else count, *geometry.w_shape), dtype=dtype)
+        sums = np.zeros((count, *geometry.w_shape), dtype=dtype)
+        runs = shares([launch.jobs for launch, _ in launches], count)
 
     def work(i: int) -> None:
-        for launch, pointers in launches:
-            (first, last), each = spans(groups, count)[i], launch.jobs // groups
-            jobs = (first * each, last * each) if by_groups else spans(launch.jobs, count)[i]
-            told = np.asarray(jobs, dtype=np.int64)
-            launch.run(*pointers, sums[0 if by_groups else i].ctypes.data, told.ctypes.data)
+        for k, jobs in runs[i]:
+            launch, pointers = launches[k]
+            launch.run(*pointers, sums[i % len(sums)].ctypes.data, jobs.ctypes.data)
 
     share(work, range(count), current().threads)
     return sums[0] if len(sums) == 1 else np.add.reduce(sums, axis=0)

@@ -29,6 +29,7 @@ from .jobs import (
     row_parts,
     run,
     share,
+    shares,
     spans,
     steps,
     tables,
@@ -47,6 +48,7 @@ MOST_SUMS = 8
 LONG = 128  # terms and taps of a run, of those that are cut for threads
 TURNED = 128  # places of dy that a job multiplies, about
 COPIED, ROW = 2, 8  # cycles to copy a vector, and for each row
+READ, WRITTEN = 0.4, 1.4  # for each number, in memory
 PACKED = 1.5  # for each weight
 STARTED = 10**5  # cycles until other threads help
 Pair = tuple[int, int]
@@ -82,6 +84,11 @@ def waste(geometry: Geometry, slot: str) -> float:
     threads, lanes = _threads(geometry), vector_bytes() // 4
     cycles = _forward_cycles(lanes, threads, geometry) if slot == "y" else _weight_cycles(lanes, geometry)
     cycles = cycles / threads + STARTED * (threads > 1)
+    # Memory is read and written for the first time, by all threads together.
+    cycles += READ * math.prod(geometry.x_shape) + WRITTEN * math.prod(
+        geometry.y_shape if slot == "y" else geometry.w_shape
+    )
+    cycles += READ * math.prod(geometry.y_shape) * (slot == "w")
     return cycles * 2 * lanes / max(math.prod(geometry.y_shape) * geometry.inputs * geometry.taps, 1)
 
 
@@ -248,17 +255,27 @@ def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
     outputs, terms, count = _weight_cuts(dtype.itemsize, geometry)
     sums = np.zeros((count, geometry.groups, geometry.outputs, geometry.inputs * geometry.taps), dtype=dtype)
     parts = list(along_rows(x, dy, geometry, dtype.itemsize))
+    pieces = []
+    for made, read in product(outputs, terms):
+        launches = [
+            _weight_launch(types, (steps(x_part), steps(y_part)), made[1] - made[0], read, part)
+            for x_part, y_part, part in parts
+        ]
+        runs = shares([launch.jobs for launch in launches], count)
+        pieces += [
+            (launches, run, i, g, made[0], read[0]) for i, run in enumerate(runs) for g in range(geometry.groups)
+        ]
 
-    def work(piece: tuple[Pair, Pair, int, int]) -> None:
-        made, read, i, g = piece
-        for x_part, y_part, part in parts:
-            launch = _weight_launch(types, (steps(x_part), steps(y_part)), made[1] - made[0], read, part)
-            jobs = np.asarray(spans(launch.jobs, count)[i], dtype=np.int64)
-            here = y_part.ctypes.data + (g * geometry.outputs + made[0]) * y_part.strides[1]
+    def work(piece: tuple[list[Launch], list[tuple[int, Any]], int, int, int, int]) -> None:
+        launches, run, i, g, output, term = piece
+        to = sums[i, g, output:, term * taps :].ctypes.data
+        for k, jobs in run:
+            x_part, y_part, _ = parts[k]
+            here = y_part.ctypes.data + (g * geometry.outputs + output) * y_part.strides[1]
             there = x_part.ctypes.data + g * geometry.inputs * x_part.strides[1]
-            launch.run(here, there, sums[i, g, made[0] :, read[0] * taps :].ctypes.data, jobs.ctypes.data)
+            launches[k].run(here, there, to, jobs.ctypes.data)
 
-    share(work, list(product(outputs, terms, range(count), range(geometry.groups))), _threads(geometry))
+    share(work, pieces, _threads(geometry))
     sums = sums.reshape(-1, *geometry.w_shape)
     return sums[0] if len(sums) == 1 else np.add.reduce(sums, axis=0)
 

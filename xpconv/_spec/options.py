@@ -86,11 +86,12 @@ def options(
         The algorithm; at first ``"auto"``, the one that a cost model finds fastest. `explain` names it. Integers are
         exact with each; ``"auto"`` takes ``"fft"`` in float64 for many of them, where it is proven that rounding the
         result makes it exact. ``"lowering"`` is of windows, of whole rows (``Flat``) or of so many taps at a time
-        (``Split``). ``"direct"`` adds the products where the operands lie, without copies, and is best for depthwise
-        convolutions: it is for libraries that compile kernels, which are CuPy, and NumPy with llvmlite for float32 and
-        float64 (``pip install "xpconv[llvm]"``). All but these two may spread NaN and infinities to outputs that do not
-        read them. On a CPU such results are found and computed again. On a GPU, and in JAX, reading a result to find
-        them would wait for the device or break a trace, so ``"auto"`` is one of these two there unless `finite` is set.
+        (``Split``). ``"direct"`` adds the products where the operands lie, without columns: it is for libraries that
+        compile kernels, which are CuPy, where it is best for depthwise convolutions, and NumPy with llvmlite for
+        float32 and float64 (``pip install "xpconv[llvm]"``), where it is best for most. All but these two may spread
+        NaN and infinities to outputs that do not read them. On a CPU such results are found and computed again. On a
+        GPU, and in JAX, reading a result to find them would wait for the device or break a trace, so ``"auto"`` is one
+        of these two there unless `finite` is set.
         One thing remains there with every method but ``"direct"``: in the input's gradient, and so in a transposed
         convolution, a weight that is NaN or infinite makes NaN also of elements near the border which that weight does
         not reach.
