@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 from device import Device
-from layers import LAYERS, Layer
+from layers import LAYERS, Layer, dense, depthwise, grouped
 from measure import machine
 from rich.progress import track
 from scipy.optimize import nnls
@@ -38,6 +38,18 @@ from xpconv._arrays.doors import (
 )
 from xpconv._spec.geometry import parse
 
+MOST_WASTE = 2.0  # of products that are not wanted: more, and nobody would choose it
+# What calls and threads cost shows in these.
+SMALL = (
+    dense((16, 32, 32), (16, 16, 3, 3), 1, padding=1),
+    dense((64, 14, 14), (64, 64, 3, 3), 1, padding=1),
+    dense((24, 28, 28), (144, 24, 1, 1), 1),
+    dense((160, 7, 7), (40, 160, 1, 1), 1),
+    dense((32, 28, 28), (64, 32, 3, 3), 1, stride=2, padding=1),
+    dense((8, 400), (16, 8, 5), 1, padding=2),
+    depthwise((96, 14, 14), (3, 3), 1, padding=1),
+    grouped((64, 28, 28), (64, 4, 3, 3), 1, padding=1),
+)
 HOMES = {"numpy": (Path(costs.__file__), "COSTS"), "cupy": (Path(gpu_costs.__file__), "GPU_COSTS")}
 Row = tuple[str, str, int, list[float], float]
 Prices = dict[int, dict[tuple[str, str], list[float]]]
@@ -97,6 +109,8 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None, place: Place) -
     for slot in "yxw":
         for basis in bases(geometry, slot, wanted):
             if (only and basis.name != only) or (basis.name in ("direct", "rows") and geometry.inputs > place.most_inputs):
+                continue
+            if basis.footprint(geometry).waste > MOST_WASTE:
                 continue
             planned = plan(geometry, slot, basis, limits)
             calls = {
@@ -158,7 +172,7 @@ def main() -> None:
     if only or not measured:
         cases = [
             (layer, batch, dtype)
-            for layer in LAYERS.values()
+            for layer in (*LAYERS.values(), *SMALL)
             for batch in place.batches or layer.batches[:2]
             for dtype in ("float32", "float64")
             if layer.multiplications(batch) < place.most

@@ -44,6 +44,7 @@ class Wanted(NamedTuple):
     precision: str = "auto"
     gpu: bool = False
     kernels: bool = False  # whether there are kernels for the library
+    turned: bool = False  # whether taps are reversed, and outputs and inputs exchanged
 
 
 class Piece(NamedTuple):
@@ -184,7 +185,7 @@ def _lower_bound(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) ->
     unread = slot == "x" and any(max(axis.lo, axis.hi) >= axis.extent for axis in geometry.axes)
     if unread or _is_empty(geometry):
         return 0.0  # parts of the input leave out windows that lie in the padding altogether
-    seconds = _seconds(slot, basis, wanted, _counts(basis, geometry, 1, 1))
+    seconds = _seconds(slot, basis, wanted, _counts(basis, geometry, 1, 1)) + _turning(geometry, basis, wanted)
     if not isinstance(basis, Fourier):
         return seconds
     # Its tiles lie over all places, but parts may leave out those that a stride skips.
@@ -207,7 +208,15 @@ def _seconds(slot: str, basis: Basis, wanted: Wanted, counts: Sequence[float]) -
 
 def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
     planned = plan(geometry, slot, basis, wanted.limits)
-    return Choice((Piece(planned),), _seconds(slot, basis, wanted, op_counts(planned)))
+    seconds = _seconds(slot, basis, wanted, op_counts(planned)) + _turning(geometry, basis, wanted)
+    return Choice((Piece(planned),), seconds)
+
+
+def _turning(geometry: Geometry, basis: Basis, wanted: Wanted) -> float:
+    """Seconds to reverse taps and to exchange outputs and inputs; a CPU's kernels read the weight as it lies."""
+    if not wanted.turned or geometry.taps == 1 or (isinstance(basis, Direct) and not wanted.gpu):
+        return 0.0
+    return (GPU_TURN if wanted.gpu else _TURN) * math.prod(geometry.w_shape)
 
 
 _TURN = 9e-10  # seconds for each number of the weight, to reverse its taps and to exchange inputs and outputs
@@ -226,9 +235,8 @@ def _rewritten(geometry: Geometry, wanted: Wanted, limit: float) -> Choice | Non
         return None
     limits = wanted.limits
     copies, most_parts = limits.copies._replace(weight=1), -(-limits.most_parts // count)
-    wanted = wanted._replace(limits=limits._replace(copies=copies, most_parts=most_parts))
-    turned = math.prod(geometry.w_shape) * (geometry.taps > 1)
-    phases, seconds = geometry.gradient_phases(), (GPU_TURN if wanted.gpu else _TURN) * turned
+    wanted = wanted._replace(limits=limits._replace(copies=copies, most_parts=most_parts), turned=True)
+    phases, seconds = geometry.gradient_phases(), 0.0
     chosen: dict[Geometry, Choice] = {}  # equal phases are planned once
     pieces = []
     for phase in phases:
@@ -313,8 +321,8 @@ def _fourier(geometry: Geometry, *_: Any) -> Iterator[Basis]:
     return map(Fourier, sorted(set(map(tuple, sizes))))
 
 
-def _direct(kernels: str, _: Geometry, slot: str, __: Wanted) -> Iterator[Basis]:
-    yield Direct(kernels, slot)
+def _direct(kernels: str, _: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:
+    yield Direct(kernels, slot, wanted.turned)
 
 
 _BASES: dict[str, Callable[[Geometry, str, Wanted], Iterable[Basis]]] = {

@@ -21,6 +21,10 @@ __all__ = ["Direct"]
 class Direct(Lowering):
     kernels: str  # as `kernels_for` names them
     slot: str
+    turned: bool = False  # whether taps are reversed, and outputs and inputs exchanged
+
+    def __str__(self) -> str:
+        return "Direct" if self.kernels == "direct" else f"Direct, by {self.kernels}"
 
     @property
     def name(self) -> str:
@@ -32,6 +36,6 @@ class Direct(Lowering):
     def footprint(self, geometry: Geometry) -> Footprint:
         products = math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
         made = -(-direct_workspace(self.kernels, geometry, self.slot, 4) // 4)
-        waste = direct_waste(self.kernels, geometry, self.slot)
+        waste = direct_waste(self.kernels, geometry, self.slot, self.turned)
         # There is no product of matrices, so none that has few rows.
         return Footprint(0, 0, 0, products, products, products, products, w_made=made, waste=waste, padded=0)

@@ -68,9 +68,9 @@ def direct_workspace(kernels: str, geometry: Geometry, slot: str, item_bytes: in
     return math.prod(geometry.w_shape) * math.prod(_slices(geometry)) * item_bytes if slot == "w" else 0
 
 
-def direct_waste(kernels: str, geometry: Geometry, slot: str) -> float:
-    """How much longer a product takes than it might, about."""
-    return 1.0 if kernels == "direct" else direct_cpu.waste(kernels, geometry, slot)
+def direct_waste(kernels: str, geometry: Geometry, slot: str, turned: bool) -> float:
+    """How much longer a product takes than it might, about; `turned` where the taps are reversed."""
+    return 1.0 if kernels == "direct" else direct_cpu.waste(kernels, geometry, slot, turned)
 
 
 def direct_forward(x: Any, w: Any, bias: Any, out: Any, within: tuple[slice, ...] | None, geometry: Geometry) -> None:

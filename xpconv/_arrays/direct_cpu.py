@@ -31,9 +31,9 @@ def workspace(kind: str, geometry: Geometry, slot: str, item_bytes: int) -> int:
     return taken
 
 
-def waste(kind: str, geometry: Geometry, slot: str) -> float:
+def waste(kind: str, geometry: Geometry, slot: str, turned: bool) -> float:
     """As `direct_waste`."""
-    return tiles.waste(geometry, slot) if kind == "tiles" else 1.0
+    return tiles.waste(geometry, slot, turned) if kind == "tiles" else 1.0
 
 
 def forward(x: Any, w: Any, bias: Any, out: Any, within: tuple[slice, ...] | None, geometry: Geometry) -> None:

@@ -38,18 +38,19 @@ from .tiles_code import Tiles, forward_code, weight_grad_code
 
 __all__ = ["forward", "takes", "weight_grad", "workspace"]
 
-CACHED = 2**18  # bytes of the planes that a job copies, about
+CACHED = 2**19  # bytes of the planes that a job copies, about
 MOST_COPIED = 2**20  # bytes of them for one row of y
 BESIDE = 2**14  # bytes beside them, for what a last tile reads and makes beyond its end
 SMALL = 2**22  # products of a thread at least
 TALL = 16  # output channels of a job at least, where jobs are cut along them
 SUMMED = 2**10  # places of a sum of dw at least, where there are several
 MOST_SUMS = 8
+WIDE = 64  # outputs of a run at least, of those that are cut for threads
 LONG = 128  # terms and taps of a run, of those that are cut for threads
 TURNED = 128  # places of dy that a job multiplies, about
 COPIED, ROW = 2, 8  # cycles to copy a vector, and for each row
 READ, WRITTEN = 0.4, 1.4  # for each number, in memory
-PACKED = 1.5  # for each weight
+STREWN = 1.5  # for each weight that is read in another order than it lies in memory
 STARTED = 10**5  # cycles until other threads help
 Pair = tuple[int, int]
 
@@ -72,17 +73,17 @@ def workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:
     each = max(_row_bytes(geometry, item_bytes), CACHED) + BESIDE
     products = geometry.inputs * geometry.taps
     if slot == "y":
-        return _threads(geometry) * (each + 8 * products * item_bytes)
+        return _threads(geometry) * each
     outputs, _, count = _weight_cuts(item_bytes, geometry)
     columns, places = outputs[0][1] + 8 * vector_bytes() // item_bytes, max(TURNED, Planes.of(geometry.axes).col.out)
     each += (products + places + 2 * vector_bytes()) * columns * item_bytes
     return _threads(geometry) * each + (count > 1) * count * math.prod(geometry.w_shape) * item_bytes
 
 
-def waste(geometry: Geometry, slot: str) -> float:
+def waste(geometry: Geometry, slot: str, turned: bool) -> float:
     """How much longer a product takes than it might on one thread, if registers were always full."""
     threads, lanes = _threads(geometry), vector_bytes() // 4
-    cycles = _forward_cycles(lanes, threads, geometry) if slot == "y" else _weight_cycles(lanes, geometry)
+    cycles = _forward_cycles(lanes, threads, turned, geometry) if slot == "y" else _weight_cycles(lanes, geometry)
     cycles = cycles / threads + STARTED * (threads > 1)
     # Memory is read and written for the first time, by all threads together.
     cycles += READ * math.prod(geometry.x_shape) + WRITTEN * math.prod(
@@ -92,13 +93,9 @@ def waste(geometry: Geometry, slot: str) -> float:
     return cycles * 2 * lanes / max(math.prod(geometry.y_shape) * geometry.inputs * geometry.taps, 1)
 
 
-def _forward_cycles(lanes: int, threads: int, geometry: Geometry) -> float:
-    return (
-        _jobs(lanes, threads, False, geometry)[1]
-        * geometry.samples
-        * geometry.groups
-        * Planes.of(geometry.axes).positions
-    )
+def _forward_cycles(lanes: int, threads: int, turned: bool, geometry: Geometry) -> float:
+    _, each = _jobs(lanes, threads, not turned or geometry.taps == 1, geometry)
+    return each * geometry.samples * geometry.groups * Planes.of(geometry.axes).positions
 
 
 def _weight_cycles(lanes: int, geometry: Geometry) -> float:
@@ -129,8 +126,7 @@ def _forward_launch(
 ) -> Launch:
     planes, (x_steps, w_steps, y_steps) = Planes.of(geometry.axes), all_steps
     lanes, terms = vector_bytes() // BYTES[types[1]], geometry.inputs * planes.terms
-    packed = not _in_order(w_steps, geometry)
-    (slab, cuts, (height, vectors)), _ = _jobs(lanes, threads, packed, geometry)
+    (slab, cuts, (height, vectors)), _ = _jobs(lanes, threads, _in_order(w_steps, geometry), geometry)
     told = numbers(geometry, (x_steps, y_steps), planes.pitch, slab, terms)
     cut, width = -(-geometry.outputs // (cuts * height)) * height, vectors * lanes
     length = -(-((slab - 1) * planes.pitch + planes.col.out) // width) * width
@@ -146,16 +142,13 @@ def _forward_launch(
     joined = planes.pitch == cols and told.y_row == cols * y_step
     shortest = (planes.row.out - (told.slabs - 1) * slab) * cols if joined else cols
     y_lanes = max(min(max(powers(min(lanes, shortest))), 4 * lanes // y_step), 1)
-    kind = _kind(planes, types, (height, vectors))._replace(
-        y_lanes=y_lanes, y_step=y_step, bias=bias, packed=packed, joined=joined
-    )
+    kind = _kind(planes, types, (height, vectors))._replace(y_lanes=y_lanes, y_step=y_step, bias=bias, joined=joined)
     found = (
         *tables(geometry, x_steps, y_steps),
         _places(planes, told),
         _weights(geometry, w_steps),
-        np.arange(told.products) * height,
     )
-    memory = told.beside + height * (length + packed * told.products)
+    memory = told.beside + height * length
     return Launch(function(forward_code, kind), told, found, memory * BYTES[types[1]])
 
 
@@ -173,7 +166,7 @@ def _threads(geometry: Geometry) -> int:
 
 
 @derived
-def _jobs(lanes: int, threads: int, packed: bool, geometry: Geometry) -> tuple[tuple[int, int, Pair], float]:
+def _jobs(lanes: int, threads: int, in_order: bool, geometry: Geometry) -> tuple[tuple[int, int, Pair], float]:
     """The rows of y that a job makes, into how many cuts of output channels, and its tiles: what should be fastest.
 
     And how many cycles jobs of a sample and a group take.
@@ -194,7 +187,7 @@ def _jobs(lanes: int, threads: int, packed: bool, geometry: Geometry) -> tuple[t
         height = -(-outputs // cuts)
         tile, time = _tile(registers(), height, -(-((slab - 1) * planes.pitch + cols) // lanes))
         copied = terms * planes.copied_rows(slab) * per_row * (COPIED * planes.pitch / lanes + ROW)
-        copied += packed * PACKED * height * products
+        copied += (READ if in_order else STREWN) * height * products  # the weights, anew for each job
         time = slabs * cuts * (time * products + copied + height * slab * (COPIED * cols / lanes + ROW))
         time /= min(slabs * cuts * apart / wanted, 1)
         if time < least:
@@ -288,13 +281,14 @@ def _weight_cuts(item_bytes: int, geometry: Geometry) -> tuple[list[Pair], list[
     planes, lanes = Planes.of(geometry.axes), vector_bytes() // item_bytes
     terms, products = geometry.inputs * planes.terms, geometry.inputs * geometry.taps
     count = max(min(geometry.samples * geometry.positions // SUMMED, MOST_SUMS // geometry.groups), 1)
-    columns = max(-(-min(MOST_COPIED // (products * item_bytes), geometry.outputs) // lanes), 3)
-    outputs = [
-        (begin, min(begin + columns * lanes, geometry.outputs)) for begin in range(0, geometry.outputs, columns * lanes)
-    ]
     threads = _threads(geometry)
-    cuts = -(-2 * threads // (count * geometry.groups * len(outputs))) if threads > 1 else 1
-    return outputs, spans(terms, max(min(cuts, products // LONG, terms), 1)), count
+    wanted = -(-2 * threads // (count * geometry.groups)) if threads > 1 else 1
+    # dy is turned again for each run of terms, which is dearer than to copy x again for each run of outputs.
+    runs = max(-(-geometry.outputs * products * item_bytes // MOST_COPIED), min(wanted, geometry.outputs // WIDE))
+    columns = max(-(-geometry.outputs // (max(runs, 1) * lanes)), 3) * lanes
+    outputs = [(begin, min(begin + columns, geometry.outputs)) for begin in range(0, geometry.outputs, columns)]
+    cuts = max(min(-(-wanted // len(outputs)), products // LONG, terms), 1)
+    return outputs, spans(terms, cuts), count
 
 
 @derived

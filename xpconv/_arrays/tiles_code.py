@@ -33,17 +33,16 @@ class Tiles(NamedTuple):
     y_lanes: int = 1  # numbers that are written to a row of y together
     y_step: int = 1
     bias: bool = False
-    packed: bool = False  # whether weights are copied, so that those of a tile lie together
     joined: bool = False  # whether rows of y follow each other without a gap, in memory as in planes
 
 
 def forward_code(kind: Tiles) -> Code:
     """Arguments: x, w, bias, y, how many are busy, jobs, memory, numbers; where planes of x and y begin, places,
-    weights, packed weights.
+    weights.
 
     A job has the digits (cut of the output channels, sample, group, position, slab of rows).
     """
-    code, tile = Writer(kind, 13, numbers="%7"), _forward_tile(kind)
+    code, tile = Writer(kind, 12, numbers="%7"), _forward_tile(kind)
     of = code.of
     with code.taken("%4", "%5") as job:
         digits = code.digits(job, "slabs", "positions", "groups", "samples")
@@ -63,29 +62,15 @@ def forward_code(kind: Tiles) -> Code:
             channel = code.add(code.mul(group, of["outputs"]), output)
             weights = code.at("%1", code.number, code.mul(channel, of["w_channel"]))
             bias = code.at("%2", code.number, channel) if kind.bias else "%2"
-            table, ahead = "%11", of["w_channel"]
-            if kind.packed:
-                weights, table, ahead = _packed(code, kind, made, weights)
             with code.loop(flat, width) as at:
                 pointers = code.at("%6", code.number, at.index), weights, bias, code.at(made, code.number, at.index)
-                code.do_inner("forward_tile", tile, *pointers, "%10", table, of["products"], ahead, of["run"])
+                integers = of["products"], of["w_channel"], of["run"]
+                code.do_inner("forward_tile", tile, *pointers, "%10", "%11", *integers)
             with code.loop(kind.height) as row:
                 here = code.at(made, code.number, code.mul(row.index, of["run"]))
                 there = code.add(y, code.mul(code.add(channel, row.index), of["y_channel"]))
                 _copy_rows(code, kind, here, there, rows)
     return code
-
-
-def _packed(code: Writer, kind: Tiles, made: str, weights: str) -> tuple[str, str, str]:
-    """A copy of the weights of a tile behind what it makes, as (product, channel): where, its table, and its step."""
-    copied = code.at(made, code.number, code.mul(code.of["run"], kind.height))
-    with code.loop(code.of["products"]) as k:
-        here = code.at(weights, code.number, code.load("i64", code.at("%11", "i64", k.index), 8))
-        there = code.at(copied, code.number, code.mul(k.index, kind.height))
-        for r in range(kind.height):
-            number = code.read(code.at(here, code.number, code.mul(code.of["w_channel"], r)))
-            code.store(code.number, number, code.at(there, code.number, r), BYTES[code.number])
-    return copied, "%12", "1"
 
 
 def _forward_tile(kind: Tiles) -> Code:
