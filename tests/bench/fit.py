@@ -108,9 +108,8 @@ def rows(layer: Layer, batch: int, dtype: str, only: str | None, place: Place) -
     target = contractions.Target(x.dtype)
     for slot in "yxw":
         for basis in bases(geometry, slot, wanted):
-            if (only and basis.name != only) or (basis.name in ("direct", "rows") and geometry.inputs > place.most_inputs):
-                continue
-            if basis.footprint(geometry).waste > MOST_WASTE:
+            long = basis.name in ("direct", "rows") and geometry.inputs > place.most_inputs
+            if (only and basis.name != only) or long or basis.footprint(geometry).waste > MOST_WASTE:
                 continue
             planned = plan(geometry, slot, basis, limits)
             calls = {

@@ -227,8 +227,11 @@ def steps(x: Any) -> Steps:
     return tuple([step // x.itemsize for step in x.strides])
 
 
-def along_rows(x: Any, y: Any, geometry: Geometry, item_bytes: int) -> Iterator[tuple[Any, Any, Geometry]]:
-    parts = row_parts(item_bytes, geometry)
+def along_rows(
+    x: Any, y: Any, geometry: Geometry, item_bytes: int, beside: int = 0
+) -> Iterator[tuple[Any, Any, Geometry]]:
+    """Parts of long rows, as `row_parts`; the whole if they are short."""
+    parts = row_parts(item_bytes, beside, geometry)
     if not parts:
         yield x, y, geometry
     for read, made, part in parts:
@@ -236,11 +239,14 @@ def along_rows(x: Any, y: Any, geometry: Geometry, item_bytes: int) -> Iterator[
 
 
 @derived
-def row_parts(item_bytes: int, geometry: Geometry) -> list[tuple[slice, slice, Geometry]]:
-    """Parts of long rows: what a job copies is to stay in the cache, and each thread is to have jobs. None if short."""
+def row_parts(item_bytes: int, beside: int, geometry: Geometry) -> list[tuple[slice, slice, Geometry]]:
+    """Parts of long rows, none of short ones: what a job holds is to stay in the cache, and threads are to have jobs.
+
+    It holds so many rows beside those that it copies.
+    """
     planes, parts = Planes.of(geometry.axes), []
     col = planes.col
-    most = CACHED // (item_bytes * geometry.inputs * planes.terms * planes.row.extent * col.stride)
+    most = CACHED // (item_bytes * (geometry.inputs * planes.terms * planes.row.extent * col.stride + beside))
     rows = geometry.samples * geometry.groups * planes.row.out * planes.positions
     if rows < PIECES:
         most = min(most, -(-col.out * rows // PIECES))

@@ -50,7 +50,7 @@ def takes(geometry: Geometry, item_bytes: int) -> bool:
     row, col = planes.row, planes.col
     if row.kernel * col.kernel > MOST_TAPS:
         return False
-    cols = -(-col.out // max(len(row_parts(item_bytes, geometry)), 1))
+    cols = -(-col.out // max(len(row_parts(item_bytes, 0, geometry)), 1))
     copied = (row.stride * (min(row.out, MOST_ROWS) - 1) + row.extent) * (col.stride * (cols - 1) + col.extent)
     return copied * geometry.inputs * planes.terms * item_bytes <= MOST_COPIED
 

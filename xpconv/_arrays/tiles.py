@@ -36,10 +36,11 @@ from .jobs import (
 )
 from .tiles_code import Tiles, forward_code, weight_grad_code
 
-__all__ = ["forward", "takes", "weight_grad", "workspace"]
+__all__ = ["forward", "takes", "waste", "weight_grad", "workspace"]
 
 CACHED = 2**19  # bytes of the planes that a job copies, about
-MOST_COPIED = 2**20  # bytes of them for one row of y
+MOST_COPIED = 2**20  # bytes of what a job copies and makes for one row of y
+MOST_TALL = 8  # rows of a tile
 BESIDE = 2**14  # bytes beside them, for what a last tile reads and makes beyond its end
 SMALL = 2**22  # products of a thread at least
 TALL = 16  # output channels of a job at least, where jobs are cut along them
@@ -61,11 +62,11 @@ def takes(geometry: Geometry, item_bytes: int) -> bool:
 
 
 def _row_bytes(geometry: Geometry, item_bytes: int) -> int:
-    """Of the planes that are copied for one row of y."""
+    """Of what is copied and made for one row of y."""
     planes = Planes.of(geometry.axes)
-    cols = -(-planes.col.out // max(len(row_parts(item_bytes, geometry)), 1))
-    places = planes.copied_rows(1) * (cols + planes.pitch - planes.col.out) * math.prod(planes.rests)
-    return places * geometry.inputs * planes.terms * item_bytes
+    cols = -(-planes.col.out // max(len(row_parts(item_bytes, MOST_TALL, geometry)), 1))
+    rows = planes.copied_rows(1) * math.prod(planes.rests) * geometry.inputs * planes.terms + MOST_TALL
+    return rows * (cols + planes.pitch - planes.col.out) * item_bytes
 
 
 def workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:
@@ -86,11 +87,9 @@ def waste(geometry: Geometry, slot: str, turned: bool) -> float:
     cycles = _forward_cycles(lanes, threads, turned, geometry) if slot == "y" else _weight_cycles(lanes, geometry)
     cycles = cycles / threads + STARTED * (threads > 1)
     # Memory is read and written for the first time, by all threads together.
-    cycles += READ * math.prod(geometry.x_shape) + WRITTEN * math.prod(
-        geometry.y_shape if slot == "y" else geometry.w_shape
-    )
-    cycles += READ * math.prod(geometry.y_shape) * (slot == "w")
-    return cycles * 2 * lanes / max(math.prod(geometry.y_shape) * geometry.inputs * geometry.taps, 1)
+    x, w, y = (math.prod(shape) for shape in (geometry.x_shape, geometry.w_shape, geometry.y_shape))
+    cycles += READ * x + WRITTEN * y if slot == "y" else READ * (x + y) + WRITTEN * w
+    return cycles * 2 * lanes / max(y * geometry.inputs * geometry.taps, 1)
 
 
 def _forward_cycles(lanes: int, threads: int, turned: bool, geometry: Geometry) -> float:
@@ -112,7 +111,7 @@ def _weight_cycles(lanes: int, geometry: Geometry) -> float:
 def forward(x: Any, w: Any, bias: Any, y: Any, geometry: Geometry) -> None:
     w_steps, types = steps(w), (TYPES[x.dtype], TYPES[w.dtype], TYPES[y.dtype])
     calls, threads = [], _threads(geometry)
-    for x_part, y_part, part in along_rows(x, y, geometry, w.itemsize):
+    for x_part, y_part, part in along_rows(x, y, geometry, w.itemsize, MOST_TALL):
         all_steps = steps(x_part), w_steps, steps(y_part)
         launch = _forward_launch(types, all_steps, bias is not None, threads, part)
         pointers = tuple(0 if array is None else array.ctypes.data for array in (x_part, w, bias, y_part))
@@ -176,7 +175,7 @@ def _jobs(lanes: int, threads: int, in_order: bool, geometry: Geometry) -> tuple
     rows, cols, terms = planes.row.out, planes.col.out, geometry.inputs * planes.terms
     apart = geometry.samples * geometry.groups * planes.positions
     products, per_row = terms * planes.row.kernel * planes.col.kernel, math.prod(planes.rests)
-    row_bytes = (terms * per_row + 8) * planes.pitch * (vector_bytes() // lanes)  # with those of a tile
+    row_bytes = (terms * per_row + MOST_TALL) * planes.pitch * (vector_bytes() // lanes)  # with those of a tile
     most = CACHED // row_bytes - planes.copied_rows(0)
     fewest = -(-rows // max(most, 1)) if most < rows else 1
     best, least = (1, 1, (1, 1)), math.inf
@@ -209,7 +208,7 @@ def _tile(registers: int, rows: int, columns: int) -> tuple[Pair, float]:
 
     tiles = [
         (height, vectors)
-        for height, vectors in product((8, 6, 4, 2, 1), (1, 2, 3, 4, 6, 8))
+        for height, vectors in product((MOST_TALL, 6, 4, 2, 1), (1, 2, 3, 4, 6, 8))
         if height <= rows and height * vectors + vectors < registers
     ]
     best = min(tiles, key=time)
@@ -247,7 +246,7 @@ def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
     types, taps = (TYPES[x.dtype], TYPES[dtype], TYPES[dy.dtype]), planes.row.kernel * planes.col.kernel
     outputs, terms, count = _weight_cuts(dtype.itemsize, geometry)
     sums = np.zeros((count, geometry.groups, geometry.outputs, geometry.inputs * geometry.taps), dtype=dtype)
-    parts = list(along_rows(x, dy, geometry, dtype.itemsize))
+    parts = list(along_rows(x, dy, geometry, dtype.itemsize, MOST_TALL))
     pieces = []
     for made, read in product(outputs, terms):
         launches = [
