@@ -46,6 +46,7 @@ SMALL = (
     dense((24, 28, 28), (144, 24, 1, 1), 1),
     dense((160, 7, 7), (40, 160, 1, 1), 1),
     dense((32, 28, 28), (64, 32, 3, 3), 1, stride=2, padding=1),
+    dense((3, 112, 112), (16, 3, 3, 3), 1, stride=2, padding=1),
     dense((8, 400), (16, 8, 5), 1, padding=2),
     depthwise((96, 14, 14), (3, 3), 1, padding=1),
     grouped((64, 28, 28), (64, 4, 3, 3), 1, padding=1),

@@ -185,7 +185,7 @@ def _lower_bound(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) ->
     unread = slot == "x" and any(max(axis.lo, axis.hi) >= axis.extent for axis in geometry.axes)
     if unread or _is_empty(geometry):
         return 0.0  # parts of the input leave out windows that lie in the padding altogether
-    seconds = _seconds(slot, basis, wanted, _counts(basis, geometry, 1, 1)) + _turning(geometry, basis, wanted)
+    seconds = _seconds(geometry, slot, basis, wanted, _counts(basis, geometry, 1, 1))
     if not isinstance(basis, Fourier):
         return seconds
     # Its tiles lie over all places, but parts may leave out those that a stride skips.
@@ -202,23 +202,21 @@ def _prices(name: str, slot: str, wanted: Wanted) -> tuple[float, ...]:
     return costs[4 if wanted.limits.item_bytes <= 4 else 8][name, slot]
 
 
-def _seconds(slot: str, basis: Basis, wanted: Wanted, counts: Sequence[float]) -> float:
-    return sum([price * amount for price, amount in zip(_prices(basis.name, slot, wanted), counts, strict=True)])
+def _seconds(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted, counts: Sequence[float]) -> float:
+    prices, kernels = _prices(basis.name, slot, wanted), isinstance(basis, Direct) and not wanted.gpu
+    seconds = sum([price * amount for price, amount in zip(prices, counts, strict=True)])
+    if kernels:  # they read a weight with reversed taps as it lies
+        return seconds * _FREE
+    turned = math.prod(geometry.w_shape) if wanted.turned and geometry.taps > 1 else 0
+    return seconds + (GPU_TURN if wanted.gpu else _TURN) * turned
 
 
 def _planned(geometry: Geometry, slot: str, basis: Basis, wanted: Wanted) -> Choice:
     planned = plan(geometry, slot, basis, wanted.limits)
-    seconds = _seconds(slot, basis, wanted, op_counts(planned)) + _turning(geometry, basis, wanted)
-    return Choice((Piece(planned),), seconds)
+    return Choice((Piece(planned),), _seconds(geometry, slot, basis, wanted, op_counts(planned)))
 
 
-def _turning(geometry: Geometry, basis: Basis, wanted: Wanted) -> float:
-    """Seconds to reverse taps and to exchange outputs and inputs; a CPU's kernels read the weight as it lies."""
-    if not wanted.turned or geometry.taps == 1 or (isinstance(basis, Direct) and not wanted.gpu):
-        return 0.0
-    return (GPU_TURN if wanted.gpu else _TURN) * math.prod(geometry.w_shape)
-
-
+_FREE = 0.85  # of the time of a CPU's kernels: meanwhile other threads of Python run
 _TURN = 9e-10  # seconds for each number of the weight, to reverse its taps and to exchange inputs and outputs
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._spec.geometry import Geometry
+from .._spec.memory import derived
 from . import rows, tiles
 from .assembly import vector_bytes
 from .jobs import TYPES, readable
@@ -20,6 +21,11 @@ FEW = 4  # output channels of a group, for whose y tiles are too flat; for dw th
 
 def kind(geometry: Geometry, slot: str, item_bytes: int) -> str | None:
     """Which code there is for such a convolution, "rows" or "tiles"; None if jobs would take much memory."""
+    return _kind(slot, item_bytes, geometry)
+
+
+@derived
+def _kind(slot: str, item_bytes: int, geometry: Geometry) -> str | None:
     able = [name for name, code in CODE.items() if code.takes(geometry, item_bytes)]
     many = geometry.outputs >= FEW if slot == "y" else 2 * geometry.outputs * item_bytes > vector_bytes()
     return (able[-1] if many else able[0]) if able else None

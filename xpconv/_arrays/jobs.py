@@ -177,6 +177,11 @@ def run(calls: Sequence[tuple[Launch, Sequence[int]]], threads: int) -> None:
     Each thread begins with jobs of its own, so that it meets the same memory as in the last call; then it helps others.
     """
     threads = min(threads, sum([launch.jobs for launch, _ in calls]))
+    if threads == 1:
+        for launch, pointers in calls:
+            alone = np.asarray((0, 0, launch.jobs), dtype=np.int64)
+            launch.run(*pointers, alone.ctypes.data, alone.ctypes.data + ITEM)
+        return
     # How many threads are busy; of each call and thread, the next job and the one after the last.
     runs = [run for launch, _ in calls for run in spans(launch.jobs, threads)]
     shared = np.asarray([0, *chain.from_iterable(runs)], dtype=np.int64)
