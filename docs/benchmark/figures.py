@@ -51,7 +51,7 @@ class Benchmark:
 
     def where(self):
         facts = self.machine
-        named = ("numpy", *(self.rivals or RIVAL_COLOURS))
+        named = ("numpy", "llvmlite", *(self.rivals or RIVAL_COLOURS))
         versions = ", ".join(f"{name} {facts[name]}" for name in named if facts.get(name))
         rates = " and ".join(f"{rate:.0f} GFLOP/s in {dtype}" for dtype, rate in self.gemm.items())
         return Markdown(

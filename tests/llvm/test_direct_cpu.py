@@ -142,6 +142,20 @@ def test_bits_depend_on_neither_workers_nor_the_batch(operands):
     np.testing.assert_array_equal(alone[0], found[0][0][2])
 
 
+def test_sums_of_dw_do_not_depend_on_workers(rng, monkeypatch):
+    """Where several sums are added, and what a job copies limits its rows."""
+    monkeypatch.setattr(tiles, "CACHED", 2**15)
+    monkeypatch.setattr(tiles, "SMALL", 2**10)
+    monkeypatch.setattr(tiles, "SUMMED", 2**7)
+    x, dy = draw(rng, (2, 64, 20, 20), "float32"), draw(rng, (2, 24, 20, 20), "float32")
+    found = []
+    for workers in (1, 2, 5):
+        with options(method="direct", workers=workers):
+            found.append(conv_weight_grad(dy, x, kernel_size=(3, 3), padding=1))
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
 def test_by_the_public_functions(operands, stride, padding_mode):

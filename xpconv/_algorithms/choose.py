@@ -320,7 +320,7 @@ def _fourier(geometry: Geometry, *_: Any) -> Iterator[Basis]:
 
 
 def _direct(kernels: str, _: Geometry, slot: str, wanted: Wanted) -> Iterator[Basis]:
-    yield Direct(kernels, slot, wanted.turned)
+    yield Direct(kernels, slot, wanted.limits.item_bytes, wanted.turned)
 
 
 _BASES: dict[str, Callable[[Geometry, str, Wanted], Iterable[Basis]]] = {

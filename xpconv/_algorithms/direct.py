@@ -21,6 +21,7 @@ __all__ = ["Direct"]
 class Direct(Lowering):
     kernels: str  # as `kernels_for` names them
     slot: str
+    item_bytes: int
     turned: bool = False  # whether taps are reversed, and outputs and inputs exchanged
 
     def __str__(self) -> str:
@@ -35,7 +36,7 @@ class Direct(Lowering):
 
     def footprint(self, geometry: Geometry) -> Footprint:
         products = math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
-        made = -(-direct_workspace(self.kernels, geometry, self.slot, 4) // 4)
+        made = -(-direct_workspace(self.kernels, geometry, self.slot, self.item_bytes) // self.item_bytes)
         waste = direct_waste(self.kernels, geometry, self.slot, self.turned)
         # There is no product of matrices, so none that has few rows.
         return Footprint(0, 0, 0, products, products, products, products, w_made=made, waste=waste, padded=0)

@@ -41,6 +41,8 @@ __all__ = ["forward", "takes", "waste", "weight_grad", "workspace"]
 CACHED = 2**19  # bytes of the planes that a job copies, about
 MOST_COPIED = 2**20  # bytes of what a job copies and makes for one row of y
 MOST_TALL = 8  # rows of a tile
+HELD = {"y": 2**19 + 2**14, "w": 2**21}  # bytes of a job, mostly no more
+WORKSPACE = 2**26  # bytes, where the caller leaves it open
 BESIDE = 2**14  # bytes beside them, for what a last tile reads and makes beyond its end
 SMALL = 2**22  # products of a thread at least
 TALL = 16  # output channels of a job at least, where jobs are cut along them
@@ -58,10 +60,11 @@ Pair = tuple[int, int]
 
 def takes(geometry: Geometry, item_bytes: int) -> bool:
     """Whether jobs take little memory."""
-    return _row_bytes(geometry, item_bytes) <= MOST_COPIED
+    return _row_bytes(item_bytes, geometry) <= MOST_COPIED
 
 
-def _row_bytes(geometry: Geometry, item_bytes: int) -> int:
+@derived
+def _row_bytes(item_bytes: int, geometry: Geometry) -> int:
     """Of what is copied and made for one row of y."""
     planes = Planes.of(geometry.axes)
     cols = -(-planes.col.out // max(len(row_parts(item_bytes, MOST_TALL, geometry)), 1))
@@ -71,19 +74,24 @@ def _row_bytes(geometry: Geometry, item_bytes: int) -> int:
 
 def workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:
     """The most bytes of partial sums, and of what threads hold for jobs."""
-    each = max(_row_bytes(geometry, item_bytes), CACHED) + BESIDE
+    each = max(_row_bytes(item_bytes, geometry), CACHED) + BESIDE
     products = geometry.inputs * geometry.taps
     if slot == "y":
-        return _threads(geometry) * each
+        return _threads(geometry, slot) * each
     outputs, _, count = _weight_cuts(item_bytes, geometry)
     columns, places = outputs[0][1] + 8 * vector_bytes() // item_bytes, max(TURNED, Planes.of(geometry.axes).col.out)
     each += (products + places + 2 * vector_bytes()) * columns * item_bytes
-    return _threads(geometry) * each + (count > 1) * count * math.prod(geometry.w_shape) * item_bytes
+    return _threads(geometry, slot) * each + (count > 1) * count * math.prod(geometry.w_shape) * item_bytes
 
 
 def waste(geometry: Geometry, slot: str, turned: bool) -> float:
     """How much longer a product takes than it might on one thread, if registers were always full."""
-    threads, lanes = _threads(geometry), vector_bytes() // 4
+    return _waste(slot, turned, _threads(geometry, slot), geometry)
+
+
+@derived
+def _waste(slot: str, turned: bool, threads: int, geometry: Geometry) -> float:
+    lanes = vector_bytes() // 4
     cycles = _forward_cycles(lanes, threads, turned, geometry) if slot == "y" else _weight_cycles(lanes, geometry)
     cycles = cycles / threads + STARTED * (threads > 1)
     # Memory is read and written for the first time, by all threads together.
@@ -110,7 +118,7 @@ def _weight_cycles(lanes: int, geometry: Geometry) -> float:
 
 def forward(x: Any, w: Any, bias: Any, y: Any, geometry: Geometry) -> None:
     w_steps, types = steps(w), (TYPES[x.dtype], TYPES[w.dtype], TYPES[y.dtype])
-    calls, threads = [], _threads(geometry)
+    calls, threads = [], _threads(geometry, "y")
     for x_part, y_part, part in along_rows(x, y, geometry, w.itemsize, MOST_TALL):
         all_steps = steps(x_part), w_steps, steps(y_part)
         launch = _forward_launch(types, all_steps, bias is not None, threads, part)
@@ -159,9 +167,11 @@ def _in_order(w_steps: Steps, geometry: Geometry) -> bool:
     )
 
 
-def _threads(geometry: Geometry) -> int:
-    """How many threads the work is worth."""
-    return max(min(current().threads, math.prod(geometry.y_shape) * geometry.inputs * geometry.taps // SMALL), 1)
+def _threads(geometry: Geometry, slot: str) -> int:
+    """How many threads the work is worth, and the workspace has room for."""
+    products = math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
+    room = (current().workspace or WORKSPACE) * 3 // 4 // HELD[slot]
+    return max(min(current().threads, products // SMALL, room), 1)
 
 
 @derived
@@ -179,7 +189,7 @@ def _jobs(lanes: int, threads: int, in_order: bool, geometry: Geometry) -> tuple
     most = CACHED // row_bytes - planes.copied_rows(0)
     fewest = -(-rows // max(most, 1)) if most < rows else 1
     best, least = (1, 1, (1, 1)), math.inf
-    for slabs in {fewest, fewest + 1, 2 * fewest, 4 * fewest, 8 * fewest}:
+    for slabs in sorted({fewest, fewest + 1, 2 * fewest, 4 * fewest, 8 * fewest}):
         slab = -(-rows // min(slabs, rows))
         slabs = -(-rows // slab)
         cuts = max(min(-(-wanted // (apart * slabs)), outputs // TALL), 1)
@@ -267,7 +277,7 @@ def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
             there = x_part.ctypes.data + g * geometry.inputs * x_part.strides[1]
             launches[k].run(here, there, to, jobs.ctypes.data)
 
-    share(work, pieces, _threads(geometry))
+    share(work, pieces, _threads(geometry, "w"))
     sums = sums.reshape(-1, *geometry.w_shape)
     return sums[0] if len(sums) == 1 else np.add.reduce(sums, axis=0)
 
@@ -280,7 +290,7 @@ def _weight_cuts(item_bytes: int, geometry: Geometry) -> tuple[list[Pair], list[
     planes, lanes = Planes.of(geometry.axes), vector_bytes() // item_bytes
     terms, products = geometry.inputs * planes.terms, geometry.inputs * geometry.taps
     count = max(min(geometry.samples * geometry.positions // SUMMED, MOST_SUMS // geometry.groups), 1)
-    threads = _threads(geometry)
+    threads = _threads(geometry, "w")
     wanted = -(-2 * threads // (count * geometry.groups)) if threads > 1 else 1
     # dy is turned again for each run of terms, which is dearer than to copy x again for each run of outputs.
     runs = max(-(-geometry.outputs * products * item_bytes // MOST_COPIED), min(wanted, geometry.outputs // WIDE))
@@ -297,7 +307,8 @@ def _weight_launch(
     """For so many outputs and some of the terms: from one to before another."""
     planes, item_bytes, (x_steps, y_steps) = Planes.of(geometry.axes), BYTES[types[1]], all_steps
     lanes, pitch, terms = vector_bytes() // item_bytes, planes.pitch, some[1] - some[0]
-    read = CACHED // (terms * math.prod(planes.rests) * pitch * item_bytes)
+    # Of all terms, whatever the run: jobs, and so the order of sums, depend on no threads.
+    read = CACHED // (geometry.inputs * planes.terms * math.prod(planes.rests) * pitch * item_bytes)
     slab = max(min(read - planes.copied_rows(0), TURNED // planes.col.out, planes.row.out), 1)
     slab = -(-planes.row.out // -(-planes.row.out // slab))
     products = terms * planes.row.kernel * planes.col.kernel
