@@ -71,11 +71,13 @@ def tests_lowest(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Which lines and branches of the package no test runs: some 15 minutes, in one process, on NumPy and dask."""
+    """Which lines and branches of the package no test runs: some 15 minutes, in one process; NumPy, dask, llvmlite."""
     session.install("-e", f".[{','.join(EXTRAS)}]", *group("coverage"), *group("test"))
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "run", "-m", "pytest", "tests/dask", "--backends=numpy", *session.posargs)
+    session.install("-e", ".[llvm]")
+    session.run("coverage", "run", "-m", "pytest", "tests/llvm", "--backends=numpy:readonly", *session.posargs)
     session.run("coverage", "combine")
     session.run("coverage", "report")
 

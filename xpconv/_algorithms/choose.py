@@ -167,7 +167,7 @@ def _no_way(geometry: Geometry, slot: str, wanted: Wanted) -> ValueError:
 
 _FOR = {
     "direct": "real or complex numbers in CuPy, and float32 and float64 in NumPy with llvmlite, "
-    "where the windows of a row reach over at most 1 MiB",
+    "where the windows of a row reach over at most 1 MiB; for the input's gradient, strides of 16 together at most",
     "winograd": "real or complex numbers, stride and dilation 1 and 3 or 5 taps (or 1) along each axis; 3 at the "
     "highest precision",
     "banded": "real or complex numbers over at least one axis",

@@ -59,7 +59,7 @@ def kernels_for(geometry: Geometry, slot: str, item_bytes: int, on_gpu: bool) ->
 
 
 def direct_workspace(kernels: str, geometry: Geometry, slot: str, item_bytes: int) -> int:
-    """How many bytes such kernels take, at so many a number: for partial sums of dw, and for jobs of threads.
+    """How many bytes such kernels take, at so many a number: for partial sums of dw, and for a thread's jobs.
 
     An operand that is not in C order is copied into it for a GPU, which takes its own size besides.
     """

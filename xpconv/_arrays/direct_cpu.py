@@ -48,7 +48,7 @@ def forward(x: Any, w: Any, bias: Any, out: Any, within: tuple[slice, ...] | Non
     if not (y.size and math.prod(geometry.x_shape) and geometry.inputs):
         y[...] = 0 if bias is None else bias.reshape(-1, *(1,) * len(geometry.axes))
         return
-    CODE[kind(geometry, "y", w.itemsize) or "rows"].forward(
+    CODE[str(kind(geometry, "y", w.itemsize))].forward(
         readable(x, w.dtype), w, None if bias is None else np.ascontiguousarray(bias), y, geometry
     )
 
@@ -58,6 +58,6 @@ def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
     dtype = np.dtype(dtype)
     if not (math.prod(geometry.y_shape) and math.prod(geometry.x_shape) and geometry.inputs):
         return np.zeros(geometry.w_shape, dtype=dtype)
-    code = CODE[kind(geometry, "w", dtype.itemsize) or "rows"]
+    code = CODE[str(kind(geometry, "w", dtype.itemsize))]
     made: Any = code.weight_grad(readable(dy, dtype), readable(x, dtype), geometry, dtype)
     return made

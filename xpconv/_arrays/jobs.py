@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import accumulate, chain, count
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
 from .._spec.geometry import Axis, Geometry
 from .._spec.memory import derived
+from .._spec.options import current
 from .assembly import Code, compiled
 from .direct_code import MISSING, Numbers
 from .threads import run_jobs
@@ -31,6 +34,7 @@ __all__ = [
     "Types",
     "along_rows",
     "function",
+    "in_elements",
     "numbers",
     "powers",
     "readable",
@@ -39,12 +43,16 @@ __all__ = [
     "shares",
     "spans",
     "steps",
+    "tables",
+    "threads_within",
 ]
 
 TYPES = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
 CACHED = 2**17  # bytes of the planes that a job copies, about
 PIECES = 16  # of a call at least, if it is long enough for threads to share it
 FEW = 512  # outputs of a row that is cut for threads, at least
+MOST_LISTED = 2**18  # planes in a table
+WORKSPACE = 2**26  # bytes, where the caller leaves it open
 ALIGNED = 64  # bytes: where memory begins
 ITEM = 8  # bytes of an integer in a table
 Types: TypeAlias = tuple[str, str, str]
@@ -75,9 +83,9 @@ class _Memory(threading.local):
     def of(self, size: int) -> int:
         """Where so many bytes begin."""
         if size > self.size:
-            self.array = np.empty(size + ALIGNED, dtype=np.uint8)
-            self.size, self.begin = size, self.array.ctypes.data
-            self.begin += -self.begin % ALIGNED
+            array = np.empty(size + ALIGNED, dtype=np.uint8)
+            begin = array.ctypes.data
+            self.array, self.begin, self.size = array, begin + -begin % ALIGNED, size
         return self.begin
 
 
@@ -100,6 +108,10 @@ class Planes(NamedTuple):
     def terms(self) -> int:
         """The planes that one input channel of a plane of y is read from."""
         return math.prod([axis.kernel for axis in self.leads])
+
+    def are_few(self, inputs: int) -> bool:
+        """Whether a table of them is small, for so many input channels of a group."""
+        return self.positions * inputs * self.terms <= MOST_LISTED
 
     @property
     def positions(self) -> int:
@@ -146,27 +158,46 @@ def powers(most: int) -> list[int]:
     return [2**i for i in range(most.bit_length())]
 
 
+def threads_within(each: int, beside: int) -> int:
+    """How many threads may work: as many as are wanted, if the workspace has room for so many bytes of each."""
+    options = current()
+    own = options.workspace is None or options.batch_invariant
+    workspace = WORKSPACE if own else cast(int, options.workspace)
+    return max(min(options.threads, (workspace - beside) // each), 1)
+
+
 def share(work: Callable[[Any], None], items: Sequence[Any], threads: int) -> None:
     """Do the work on every item, by so many threads."""
-    queue, lock, errors = iter(items), threading.Lock(), []
-    left = np.asarray([len(items)], dtype=np.int64)
+    queue, end, lock = iter(items), object(), threading.Lock()
+    errors: list[BaseException] = []
+    helping = np.zeros(1, dtype=np.int64)
 
     def work_through() -> None:
-        for item in queue:
-            try:
-                work(item)
-            except BaseException as error:
-                errors.append(error)
-                stop()
+        while True:
             with lock:
-                left[0] -= 1
+                item = next(queue, end)
+            if item is end:
+                return
+            work(item)
+
+    def help_out() -> None:
+        with lock:
+            helping[0] += 1
+        try:
+            work_through()
+        except BaseException as error:
+            errors.append(error)
+            stop()
+        finally:
+            with lock:
+                helping[0] -= 1
 
     def stop() -> None:
-        for _ in queue:
-            with lock:
-                left[0] -= 1
+        with lock:
+            for _ in queue:
+                pass
 
-    run_jobs(work_through, partial(_wait, left, stop), min(threads, len(items)))
+    run_jobs(work_through, help_out, partial(_wait, helping, stop), min(threads, len(items)))
     if errors:
         raise errors[0]
 
@@ -195,19 +226,26 @@ def run(calls: Sequence[tuple[Launch, Sequence[int]]], threads: int) -> None:
                 if shared[at] < shared[at + 1]:
                     launch.run(*pointers, busy, busy + ITEM * at)
 
+    def help_out() -> None:
+        with suppress(MemoryError):  # then the others do it all
+            work()
+
     def stop() -> None:
         shared[1::2] = shared[2::2]
 
-    run_jobs(work, partial(_wait, shared, stop), threads)
+    run_jobs(work, help_out, partial(_wait, shared, stop), threads)
 
 
-def _wait(left: Any, stop: Callable[[], None]) -> None:
-    """Wait until the first number of an array is 0; after an interrupt nothing more is begun."""
+def _wait(busy: Any, stop: Callable[[], None]) -> None:
+    """Let nothing more begin, and wait until the first number of an array is 0: an interrupt is raised after that."""
     interrupt = None
-    stop()
-    while left[0]:
+    while True:
         try:
-            function(waiting_code, None)(left.ctypes.data)
+            stop()
+            while busy[0]:
+                function(waiting_code, None)(busy.ctypes.data)
+                time.sleep(0)
+            break
         except KeyboardInterrupt as error:
             interrupt = error
     if interrupt is not None:
@@ -224,8 +262,12 @@ def waiting_code(_: None) -> Code:
 def readable(x: Any, dtype: Any) -> Any:
     """x in a dtype that code knows, its rows in runs of memory; other strides are as they are."""
     x = x if x.dtype in TYPES else x.astype(dtype)
-    runs = x.flags.aligned and x.strides[-1] == x.itemsize and all(step % x.itemsize == 0 for step in x.strides)
-    return x if runs else np.ascontiguousarray(x)
+    return x if in_elements(x) and x.strides[-1] == x.itemsize else x.copy(order="C")
+
+
+def in_elements(x: Any) -> bool:
+    """Whether all of its numbers are whole elements apart, and begin where the processor expects them."""
+    return x.flags.aligned and all(step % x.itemsize == 0 for step in x.strides)
 
 
 def steps(x: Any) -> Steps:

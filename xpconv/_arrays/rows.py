@@ -9,7 +9,6 @@ import numpy as np
 
 from .._spec.geometry import Axis, Geometry
 from .._spec.memory import derived
-from .._spec.options import current
 from .assembly import registers, vector_bytes
 from .direct_code import BYTES
 from .jobs import (
@@ -33,6 +32,7 @@ from .jobs import (
     spans,
     steps,
     tables,
+    threads_within,
 )
 from .rows_code import Rows, forward_code, weight_grad_code
 
@@ -48,7 +48,7 @@ def takes(geometry: Geometry, item_bytes: int) -> bool:
     """Whether there is code for such a convolution, and its jobs take little memory."""
     planes = Planes.of(geometry.axes)
     row, col = planes.row, planes.col
-    if row.kernel * col.kernel > MOST_TAPS:
+    if row.kernel * col.kernel > MOST_TAPS or not planes.are_few(geometry.inputs):
         return False
     cols = -(-col.out // max(len(row_parts(item_bytes, 0, geometry)), 1))
     copied = (row.stride * (min(row.out, MOST_ROWS) - 1) + row.extent) * (col.stride * (cols - 1) + col.extent)
@@ -56,9 +56,12 @@ def takes(geometry: Geometry, item_bytes: int) -> bool:
 
 
 def workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:
-    """The most bytes of partial sums, and of what threads hold for jobs."""
-    sums = PIECES * math.prod(geometry.w_shape) * item_bytes if slot == "w" and geometry.groups < PIECES else 0
-    return sums + current().threads * max(CACHED, MOST_COPIED)
+    """The most bytes of partial sums, and of what one thread holds for jobs."""
+    return _sums(geometry, item_bytes) * (slot == "w") + MOST_COPIED
+
+
+def _sums(geometry: Geometry, item_bytes: int) -> int:
+    return PIECES * math.prod(geometry.w_shape) * item_bytes if geometry.groups < PIECES else 0
 
 
 def forward(x: Any, w: Any, bias: Any, y: Any, geometry: Geometry) -> None:
@@ -69,7 +72,7 @@ def forward(x: Any, w: Any, bias: Any, y: Any, geometry: Geometry) -> None:
         launch = _forward_launch(types, steps(x_part), steps(y_part), bias is not None, part)
         pointers = tuple(0 if array is None else array.ctypes.data for array in (x_part, w, bias, y_part))
         calls.append((launch, pointers))
-    run(calls, min(current().threads, _pieces(geometry)))
+    run(calls, min(threads_within(MOST_COPIED, 0), _pieces(geometry)))
 
 
 def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
@@ -99,7 +102,7 @@ def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
             launch, pointers = launches[k]
             launch.run(*pointers, sums[i % len(sums)].ctypes.data, jobs.ctypes.data)
 
-    share(work, range(count), current().threads)
+    share(work, range(count), threads_within(MOST_COPIED, _sums(geometry, dtype.itemsize)))
     return sums[0] if len(sums) == 1 else np.add.reduce(sums, axis=0)
 
 

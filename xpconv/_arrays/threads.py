@@ -34,21 +34,26 @@ def run_all(work: Callable[[S], object], items: Iterable[S], threads: int) -> No
             work(item)
 
 
-def run_jobs(work: Callable[[], object], wait: Callable[[], object], threads: int) -> None:
+def run_jobs(
+    work: Callable[[], object], help_out: Callable[[], object], wait: Callable[[], object], threads: int
+) -> None:
     """Let threads do jobs that they take themselves, without the interpreter's lock and without BLAS.
 
-    `work` returns when there are no more jobs to take, and `wait` when none is being done, either.
+    The calling thread's `work` and the helpers' `help_out` return when there are no more jobs to take, and `wait` when
+    no helper is doing one. A helper may come when the call has returned, and finds nothing to do.
     """
-    offers: list[Offer] = [work] * (threads - 1)
+    offers: list[Offer] = [help_out] * (threads - 1)
     with _calls:
         try:
-            if offers and _calls.count == 1:
-                with suppress(RuntimeError):
+            if offers and _calls.count == 1:  # helpers would only be in the way of other calls
+                with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
                     _helpers.ask(offers)
             work()
         finally:
-            offers.clear()
-            wait()
+            try:
+                offers.clear()
+            finally:
+                wait()
 
 
 def _run_together(work: Callable[[S], object], items: Iterable[S], threads: int) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from .._spec.geometry import Geometry
 from .._spec.memory import derived
-from .._spec.options import current
 from .assembly import registers, vector_bytes
 from .direct_code import BYTES
 from .jobs import (
@@ -23,6 +22,7 @@ from .jobs import (
     along_rows,
     copied_together,
     function,
+    in_elements,
     numbers,
     powers,
     readable,
@@ -33,6 +33,7 @@ from .jobs import (
     spans,
     steps,
     tables,
+    threads_within,
 )
 from .tiles_code import Tiles, forward_code, weight_grad_code
 
@@ -41,8 +42,6 @@ __all__ = ["forward", "takes", "waste", "weight_grad", "workspace"]
 CACHED = 2**19  # bytes of the planes that a job copies, about
 MOST_COPIED = 2**20  # bytes of what a job copies and makes for one row of y
 MOST_TALL = 8  # rows of a tile
-HELD = {"y": 2**19 + 2**14, "w": 2**21}  # bytes of a job, mostly no more
-WORKSPACE = 2**26  # bytes, where the caller leaves it open
 BESIDE = 2**14  # bytes beside them, for what a last tile reads and makes beyond its end
 SMALL = 2**22  # products of a thread at least
 TALL = 16  # output channels of a job at least, where jobs are cut along them
@@ -54,13 +53,14 @@ TURNED = 128  # places of dy that a job multiplies, about
 COPIED, ROW = 2, 8  # cycles to copy a vector, and for each row
 READ, WRITTEN = 0.4, 1.4  # for each number, in memory
 STREWN = 1.5  # for each weight that is read in another order than it lies in memory
+PRICED = 2  # threads
 STARTED = 10**5  # cycles until other threads help
 Pair = tuple[int, int]
 
 
 def takes(geometry: Geometry, item_bytes: int) -> bool:
     """Whether jobs take little memory."""
-    return _row_bytes(item_bytes, geometry) <= MOST_COPIED
+    return Planes.of(geometry.axes).are_few(geometry.inputs) and _row_bytes(item_bytes, geometry) <= MOST_COPIED
 
 
 @derived
@@ -73,26 +73,50 @@ def _row_bytes(item_bytes: int, geometry: Geometry) -> int:
 
 
 def workspace(geometry: Geometry, slot: str, item_bytes: int) -> int:
-    """The most bytes of partial sums, and of what threads hold for jobs."""
-    each = max(_row_bytes(item_bytes, geometry), CACHED) + BESIDE
-    products = geometry.inputs * geometry.taps
-    if slot == "y":
-        return _threads(geometry, slot) * each
-    outputs, _, count = _weight_cuts(item_bytes, geometry)
-    columns, places = outputs[0][1] + 8 * vector_bytes() // item_bytes, max(TURNED, Planes.of(geometry.axes).col.out)
-    each += (products + places + 2 * vector_bytes()) * columns * item_bytes
-    return _threads(geometry, slot) * each + (count > 1) * count * math.prod(geometry.w_shape) * item_bytes
-
-
-def waste(geometry: Geometry, slot: str, turned: bool) -> float:
-    """How much longer a product takes than it might on one thread, if registers were always full."""
-    return _waste(slot, turned, _threads(geometry, slot), geometry)
+    """The most bytes of partial sums, and of what one thread holds for jobs."""
+    return _sums(geometry, item_bytes) * (slot == "w") + _job_bytes(slot, item_bytes, geometry)
 
 
 @derived
-def _waste(slot: str, turned: bool, threads: int, geometry: Geometry) -> float:
-    lanes = vector_bytes() // 4
-    cycles = _forward_cycles(lanes, threads, turned, geometry) if slot == "y" else _weight_cycles(lanes, geometry)
+def _job_bytes(slot: str, item_bytes: int, geometry: Geometry) -> int:
+    held = max(_row_bytes(item_bytes, geometry), CACHED) + BESIDE
+    if slot == "y":
+        return held
+    outputs, _ = _weight_cuts(item_bytes, 1, geometry)
+    columns, places = outputs[0][1] + 8 * vector_bytes() // item_bytes, max(TURNED, Planes.of(geometry.axes).col.out)
+    return held + (geometry.inputs * geometry.taps + places + 2 * vector_bytes()) * columns * item_bytes
+
+
+def _sums(geometry: Geometry, item_bytes: int) -> int:
+    count = _weight_sums(geometry)
+    return (count > 1) * count * math.prod(geometry.w_shape) * item_bytes
+
+
+def _threads(geometry: Geometry, slot: str, item_bytes: int) -> int:
+    """How many threads the work is worth, and the workspace has room for."""
+    beside = _sums(geometry, item_bytes) if slot == "w" else 0
+    return min(threads_within(_job_bytes(slot, item_bytes, geometry), beside), _worth(geometry))
+
+
+def _worth(geometry: Geometry) -> int:
+    return max(math.prod(geometry.y_shape) * geometry.inputs * geometry.taps // SMALL, 1)
+
+
+def waste(geometry: Geometry, slot: str, turned: bool) -> float:
+    """How much longer a product takes than it might on one thread, if registers were always full.
+
+    With as many threads as the prices are for, whatever the options are: they do not change what is chosen.
+    """
+    return _waste(slot, turned, geometry)
+
+
+@derived
+def _waste(slot: str, turned: bool, geometry: Geometry) -> float:
+    lanes, threads = vector_bytes() // 4, min(PRICED, _worth(geometry))
+    if slot == "y":
+        cycles = _forward_cycles(lanes, threads, turned, geometry)
+    else:
+        cycles = _weight_cycles(lanes, threads, geometry)
     cycles = cycles / threads + STARTED * (threads > 1)
     # Memory is read and written for the first time, by all threads together.
     x, w, y = (math.prod(shape) for shape in (geometry.x_shape, geometry.w_shape, geometry.y_shape))
@@ -105,8 +129,8 @@ def _forward_cycles(lanes: int, threads: int, turned: bool, geometry: Geometry) 
     return each * geometry.samples * geometry.groups * Planes.of(geometry.axes).positions
 
 
-def _weight_cycles(lanes: int, geometry: Geometry) -> float:
-    planes, (outputs, _, count) = Planes.of(geometry.axes), _weight_cuts(4, geometry)
+def _weight_cycles(lanes: int, threads: int, geometry: Geometry) -> float:
+    planes, (outputs, _), count = Planes.of(geometry.axes), _weight_cuts(4, threads, geometry), _weight_sums(geometry)
     products, vectors = geometry.inputs * geometry.taps, -(-geometry.outputs // lanes)
     each = _tile(registers(), products, -(-outputs[0][1] // lanes))[1] * len(outputs)
     places = geometry.samples * geometry.positions
@@ -117,8 +141,9 @@ def _weight_cycles(lanes: int, geometry: Geometry) -> float:
 
 
 def forward(x: Any, w: Any, bias: Any, y: Any, geometry: Geometry) -> None:
+    w = w if in_elements(w) else w.copy()
     w_steps, types = steps(w), (TYPES[x.dtype], TYPES[w.dtype], TYPES[y.dtype])
-    calls, threads = [], _threads(geometry, "y")
+    calls, threads = [], _threads(geometry, "y", w.itemsize)
     for x_part, y_part, part in along_rows(x, y, geometry, w.itemsize, MOST_TALL):
         all_steps = steps(x_part), w_steps, steps(y_part)
         launch = _forward_launch(types, all_steps, bias is not None, threads, part)
@@ -165,13 +190,6 @@ def _in_order(w_steps: Steps, geometry: Geometry) -> bool:
     return all(
         n == 1 or step == math.prod(sizes[i + 1 :]) for i, (n, step) in enumerate(zip(sizes, w_steps[1:], strict=True))
     )
-
-
-def _threads(geometry: Geometry, slot: str) -> int:
-    """How many threads the work is worth, and the workspace has room for."""
-    products = math.prod(geometry.y_shape) * geometry.inputs * geometry.taps
-    room = (current().workspace or WORKSPACE) * 3 // 4 // HELD[slot]
-    return max(min(current().threads, products // SMALL, room), 1)
 
 
 @derived
@@ -254,7 +272,8 @@ def _weights(geometry: Geometry, w_steps: Steps) -> Any:
 def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
     x, dy, planes = readable(x, dtype), readable(dy, dtype), Planes.of(geometry.axes)
     types, taps = (TYPES[x.dtype], TYPES[dtype], TYPES[dy.dtype]), planes.row.kernel * planes.col.kernel
-    outputs, terms, count = _weight_cuts(dtype.itemsize, geometry)
+    threads, count = _threads(geometry, "w", dtype.itemsize), _weight_sums(geometry)
+    outputs, terms = _weight_cuts(dtype.itemsize, threads, geometry)
     sums = np.zeros((count, geometry.groups, geometry.outputs, geometry.inputs * geometry.taps), dtype=dtype)
     parts = list(along_rows(x, dy, geometry, dtype.itemsize, MOST_TALL))
     pieces = []
@@ -277,27 +296,27 @@ def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
             there = x_part.ctypes.data + g * geometry.inputs * x_part.strides[1]
             launches[k].run(here, there, to, jobs.ctypes.data)
 
-    share(work, pieces, _threads(geometry, "w"))
+    share(work, pieces, threads)
     sums = sums.reshape(-1, *geometry.w_shape)
     return sums[0] if len(sums) == 1 else np.add.reduce(sums, axis=0)
 
 
-def _weight_cuts(item_bytes: int, geometry: Geometry) -> tuple[list[Pair], list[Pair], int]:
-    """Runs of outputs and of terms, and in how many sums the jobs are added.
+def _weight_sums(geometry: Geometry) -> int:
+    """In how many sums the jobs of dw are added: the result depends on that, and so on sizes alone."""
+    return max(min(geometry.samples * geometry.positions // SUMMED, MOST_SUMS // geometry.groups), 1)
 
-    Sums of a run stay in the cache. The result depends on the number of sums, but on no run.
-    """
-    planes, lanes = Planes.of(geometry.axes), vector_bytes() // item_bytes
+
+def _weight_cuts(item_bytes: int, threads: int, geometry: Geometry) -> tuple[list[Pair], list[Pair]]:
+    """Runs of outputs and of terms, for threads to share, and so that sums of a run stay in the cache."""
+    planes, lanes, count = Planes.of(geometry.axes), vector_bytes() // item_bytes, _weight_sums(geometry)
     terms, products = geometry.inputs * planes.terms, geometry.inputs * geometry.taps
-    count = max(min(geometry.samples * geometry.positions // SUMMED, MOST_SUMS // geometry.groups), 1)
-    threads = _threads(geometry, "w")
     wanted = -(-2 * threads // (count * geometry.groups)) if threads > 1 else 1
     # dy is turned again for each run of terms, which is dearer than to copy x again for each run of outputs.
     runs = max(-(-geometry.outputs * products * item_bytes // MOST_COPIED), min(wanted, geometry.outputs // WIDE))
     columns = max(-(-geometry.outputs // (max(runs, 1) * lanes)), 3) * lanes
     outputs = [(begin, min(begin + columns, geometry.outputs)) for begin in range(0, geometry.outputs, columns)]
     cuts = max(min(-(-wanted // len(outputs)), products // LONG, terms), 1)
-    return outputs, spans(terms, cuts), count
+    return outputs, spans(terms, cuts)
 
 
 @derived
