@@ -246,6 +246,8 @@ INTERRUPTED = """
 import signal, threading
 from xpconv._arrays.threads import run_all
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts programs in the background has it ignored
+
 start = threading.Thread.start
 
 def interrupted(thread):
