@@ -244,7 +244,8 @@ def _wait(busy: Any, stop: Callable[[], None]) -> None:
             stop()
             while busy[0]:
                 function(waiting_code, None)(busy.ctypes.data)
-                time.sleep(0)
+                if busy[0]:  # to sleep takes longer than most of what helpers still do
+                    time.sleep(0)
             break
         except KeyboardInterrupt as error:
             interrupt = error
