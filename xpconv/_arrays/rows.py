@@ -24,7 +24,6 @@ from .jobs import (
     function,
     numbers,
     powers,
-    readable,
     row_parts,
     run,
     share,
@@ -65,7 +64,7 @@ def _sums(geometry: Geometry, item_bytes: int) -> int:
 
 
 def forward(x: Any, w: Any, bias: Any, y: Any, geometry: Geometry) -> None:
-    w = np.ascontiguousarray(w)
+    w = np.require(w, requirements=("C", "A"))
     types = TYPES[x.dtype], TYPES[w.dtype], TYPES[y.dtype]
     calls = []
     for x_part, y_part, part in along_rows(x, y, geometry, w.itemsize):
@@ -76,8 +75,7 @@ def forward(x: Any, w: Any, bias: Any, y: Any, geometry: Geometry) -> None:
 
 
 def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
-    x, dy, groups = readable(x, dtype), readable(dy, dtype), geometry.groups
-    types = TYPES[x.dtype], TYPES[dtype], TYPES[dy.dtype]
+    groups, types = geometry.groups, (TYPES[x.dtype], TYPES[dtype], TYPES[dy.dtype])
     launches, count = [], 0
     for x_part, y_part, part in along_rows(x, dy, geometry, dtype.itemsize):
         launch = _weight_launch(types, steps(x_part), steps(y_part), part)

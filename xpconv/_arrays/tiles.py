@@ -25,7 +25,6 @@ from .jobs import (
     in_elements,
     numbers,
     powers,
-    readable,
     row_parts,
     run,
     share,
@@ -270,8 +269,8 @@ def _weights(geometry: Geometry, w_steps: Steps) -> Any:
 
 
 def weight_grad(dy: Any, x: Any, geometry: Geometry, dtype: Any) -> Any:
-    x, dy, planes = readable(x, dtype), readable(dy, dtype), Planes.of(geometry.axes)
-    types, taps = (TYPES[x.dtype], TYPES[dtype], TYPES[dy.dtype]), planes.row.kernel * planes.col.kernel
+    planes, types = Planes.of(geometry.axes), (TYPES[x.dtype], TYPES[dtype], TYPES[dy.dtype])
+    taps = planes.row.kernel * planes.col.kernel
     threads, count = _threads(geometry, "w", dtype.itemsize), _weight_sums(geometry)
     outputs, terms = _weight_cuts(dtype.itemsize, threads, geometry)
     sums = np.zeros((count, geometry.groups, geometry.outputs, geometry.inputs * geometry.taps), dtype=dtype)
